@@ -1,0 +1,29 @@
+//! Tells the program which commit and which compiler it was made from.
+
+use std::{env, process::Command};
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=PROMPT_REDIS_EXPORTER_REVISION");
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=.git/refs/heads");
+
+    // An image is built without .git, so the build may say the revision.
+    let revision = env::var("PROMPT_REDIS_EXPORTER_REVISION")
+        .ok()
+        .filter(|revision| !revision.is_empty())
+        .or_else(|| output("git", &["rev-parse", "--short=12", "HEAD"]))
+        .unwrap_or_else(|| "unknown".into());
+    let compiler = env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+    let rustc = output(&compiler, &["--version"])
+        .and_then(|line| line.split_whitespace().nth(1).map(str::to_owned))
+        .unwrap_or_else(|| "unknown".into());
+
+    println!("cargo:rustc-env=PROMPT_REDIS_EXPORTER_REVISION={revision}");
+    println!("cargo:rustc-env=PROMPT_REDIS_EXPORTER_RUSTC={rustc}");
+}
+
+fn output(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok().filter(|o| o.status.success())?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}

@@ -1,0 +1,228 @@
+//! What a person types: the options, their environment variables and the help text.
+//!
+//! Decides nothing. Whether the values make sense together is for [`crate::config`] to say.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum, parser::ValueSource};
+
+/// Variables that have no option: a secret in an option would show in `ps`.
+pub const PASSWORD_VARIABLE: &str = "PROMPT_REDIS_EXPORTER_REDIS_PASSWORD";
+
+/// The version, the commit and the compiler: what `--version` says.
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (revision ",
+    env!("PROMPT_REDIS_EXPORTER_REVISION"),
+    ", ",
+    env!("PROMPT_REDIS_EXPORTER_RUSTC"),
+    ")"
+);
+
+/// Prometheus exporter for Redis Streams consumer groups: what waits, for how long, and what was lost.
+///
+/// Every option has an environment variable, shown behind it; the option wins. The password is never an option, since
+/// options show in `ps`: use --redis.password-file or PROMPT_REDIS_EXPORTER_REDIS_PASSWORD.
+#[derive(Debug, Parser)]
+#[command(name = "prompt-redis-exporter", version = VERSION, max_term_width = 110, disable_help_subcommand = true)]
+pub struct Cli {
+    /// How to reach Redis.
+    #[command(flatten)]
+    pub redis: RedisArgs,
+
+    /// A stream to watch: KEY, or KEY=GROUP for only that group, which must then exist. A KEY with * ? or [ is a
+    /// pattern, found by SCAN TYPE stream; any other KEY must exist. Repeatable; the variable takes a list with commas
+    #[arg(
+        long = "stream",
+        value_name = "KEY[=GROUP]",
+        env = "PROMPT_REDIS_EXPORTER_STREAM",
+        default_value = "instrument:*"
+    )]
+    pub streams: Vec<String>,
+
+    /// What to ask.
+    #[command(flatten)]
+    pub collector: CollectorArgs,
+
+    /// Our own door.
+    #[command(flatten)]
+    pub web: WebArgs,
+
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+impl Cli {
+    /// Reads the arguments, the program's name first, and the environment.
+    ///
+    /// # Errors
+    /// What clap says of a wrong option; also `--help` and `--version`, which end the program too.
+    pub fn from_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        // A URL in the environment may hold a password, so the help text shows no values.
+        let command = Self::command().mut_args(|arg| arg.hide_env_values(true));
+        let matches = command.try_get_matches_from(args)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        // A key on the command line may hold a comma. The variable is one string for all of them.
+        if matches.value_source("streams") == Some(ValueSource::EnvVariable) {
+            cli.streams = cli.streams.iter().flat_map(|list| list.split(',')).map(|s| s.trim().to_owned()).collect();
+        }
+        Ok(cli)
+    }
+}
+
+/// `--redis.*`
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Redis")]
+pub struct RedisArgs {
+    /// Where Redis is: redis://, rediss:// (TLS) or unix://, with user, password and database if need be
+    #[arg(
+        long = "redis.url",
+        value_name = "URL",
+        env = "PROMPT_REDIS_EXPORTER_REDIS_URL",
+        default_value = "redis://127.0.0.1:6379"
+    )]
+    pub url: String,
+
+    /// The ACL user to log in as
+    #[arg(long = "redis.username", value_name = "USER", env = "PROMPT_REDIS_EXPORTER_REDIS_USERNAME")]
+    pub username: Option<String>,
+
+    /// A file that holds the password. It is read again at every connect, so a rotated secret needs no restart
+    #[arg(long = "redis.password-file", value_name = "FILE", env = "PROMPT_REDIS_EXPORTER_REDIS_PASSWORD_FILE")]
+    pub password_file: Option<PathBuf>,
+
+    /// The certificate authority to trust instead of the system's, in PEM; for rediss://
+    #[arg(long = "redis.tls-ca-file", value_name = "FILE", env = "PROMPT_REDIS_EXPORTER_REDIS_TLS_CA_FILE")]
+    pub tls_ca_file: Option<PathBuf>,
+
+    /// Our client certificate, in PEM; for rediss://
+    #[arg(long = "redis.tls-cert-file", value_name = "FILE", env = "PROMPT_REDIS_EXPORTER_REDIS_TLS_CERT_FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// The key of our client certificate, in PEM
+    #[arg(long = "redis.tls-key-file", value_name = "FILE", env = "PROMPT_REDIS_EXPORTER_REDIS_TLS_KEY_FILE")]
+    pub tls_key_file: Option<PathBuf>,
+
+    /// The longest one collection may take, connecting included
+    #[arg(
+        long = "redis.timeout",
+        value_name = "DURATION",
+        env = "PROMPT_REDIS_EXPORTER_REDIS_TIMEOUT",
+        default_value = "5s"
+    )]
+    pub timeout: String,
+}
+
+/// `--collector.*`
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Collectors")]
+pub struct CollectorArgs {
+    /// The most entries counted on the server when a backlog has to be counted; 0 never counts
+    #[arg(
+        long = "collector.undelivered-max",
+        value_name = "ENTRIES",
+        env = "PROMPT_REDIS_EXPORTER_COLLECTOR_UNDELIVERED_MAX",
+        default_value_t = 1000
+    )]
+    pub undelivered_max: u32,
+
+    /// Ask INFO for memory, clients, uptime and version [on unless --no-collector.server]
+    #[arg(
+        long = "collector.server",
+        env = "PROMPT_REDIS_EXPORTER_COLLECTOR_SERVER",
+        num_args = 0,
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        overrides_with = "no_server"
+    )]
+    pub server: Option<bool>,
+
+    /// Leave INFO out
+    #[arg(long = "no-collector.server", overrides_with = "server")]
+    pub no_server: bool,
+
+    /// A series per consumer, for those with something pending. Walks all consumers of such a group [off]
+    #[arg(
+        long = "collector.consumers",
+        env = "PROMPT_REDIS_EXPORTER_COLLECTOR_CONSUMERS",
+        num_args = 0,
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        overrides_with = "no_consumers"
+    )]
+    pub consumers: Option<bool>,
+
+    /// No series per consumer
+    #[arg(long = "no-collector.consumers", overrides_with = "consumers")]
+    pub no_consumers: bool,
+
+    /// The most consumers shown for a group
+    #[arg(
+        long = "collector.consumers-max",
+        value_name = "CONSUMERS",
+        env = "PROMPT_REDIS_EXPORTER_COLLECTOR_CONSUMERS_MAX",
+        default_value_t = 100
+    )]
+    pub consumers_max: usize,
+}
+
+/// `--web.*`
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Web")]
+pub struct WebArgs {
+    /// Where to listen: host:port, [::]:port, or :port for every address. Repeatable
+    #[arg(
+        long = "web.listen-address",
+        value_name = "ADDRESS",
+        env = "PROMPT_REDIS_EXPORTER_WEB_LISTEN_ADDRESS",
+        value_delimiter = ',',
+        default_value = ":10036"
+    )]
+    pub listen_addresses: Vec<String>,
+
+    /// Where the metrics are
+    #[arg(
+        long = "web.telemetry-path",
+        value_name = "PATH",
+        env = "PROMPT_REDIS_EXPORTER_WEB_TELEMETRY_PATH",
+        default_value = "/metrics"
+    )]
+    pub telemetry_path: String,
+}
+
+/// `--log.*`
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Log")]
+pub struct LogArgs {
+    /// How much to log
+    #[arg(long = "log.level", value_name = "LEVEL", env = "PROMPT_REDIS_EXPORTER_LOG_LEVEL", default_value = "info")]
+    pub level: LogLevel,
+
+    /// How to write the log, which goes to standard error
+    #[arg(
+        long = "log.format",
+        value_name = "FORMAT",
+        env = "PROMPT_REDIS_EXPORTER_LOG_FORMAT",
+        default_value = "logfmt"
+    )]
+    pub format: LogFormat,
+}
+
+/// `--log.level`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names say it, and a doc comment would go into the help text")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// `--log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names say it, and a doc comment would go into the help text")]
+pub enum LogFormat {
+    Logfmt,
+    Json,
+}

@@ -1,0 +1,349 @@
+//! What the program runs on: every option checked, or refused with a sentence before anything is bound.
+//!
+//! Knows what a person may type ([`crate::cli`]) and what the rooms need. Reads no environment and opens no socket; it
+//! does look whether the files that were named can be read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    time::Duration,
+};
+
+use crate::{
+    cli::{Cli, CollectorArgs, LogFormat, LogLevel, RedisArgs},
+    connection::{Credentials, Endpoint, TlsFiles},
+    snapshot::Name,
+};
+
+/// A wrong option: what was wrong, and what would be right.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+}
+
+/// Everything the exporter runs on.
+#[derive(Debug)]
+pub struct Config {
+    /// Where Redis is and how to log in.
+    pub endpoint: Endpoint,
+    /// The longest one collection may take.
+    pub timeout: Duration,
+    /// Which streams and groups to watch.
+    pub selection: Selection,
+    /// What to ask about them.
+    pub collect: Collect,
+    /// Where to listen.
+    pub listen_addresses: Vec<ListenAddress>,
+    /// Where the metrics are.
+    pub telemetry_path: String,
+    /// How much to log.
+    pub log_level: LogLevel,
+    /// How to write the log.
+    pub log_format: LogFormat,
+}
+
+impl Config {
+    /// Checks what was typed. `password` is the value of [`crate::cli::PASSWORD_VARIABLE`].
+    ///
+    /// # Errors
+    /// A sentence for the first option that is wrong. It never holds a password.
+    pub fn new(cli: Cli, password: Option<String>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            timeout: timeout(&cli.redis.timeout)?,
+            endpoint: endpoint(cli.redis, password)?,
+            selection: Selection::parse(&cli.streams)?,
+            collect: Collect::new(&cli.collector),
+            listen_addresses: cli.web.listen_addresses.iter().map(|a| a.parse()).collect::<Result<_, _>>()?,
+            telemetry_path: telemetry_path(cli.web.telemetry_path)?,
+            log_level: cli.log.level,
+            log_format: cli.log.format,
+        })
+    }
+}
+
+fn timeout(typed: &str) -> Result<Duration, ConfigError> {
+    match humantime::parse_duration(typed) {
+        Ok(Duration::ZERO) => Err(ConfigError::new("--redis.timeout is 0: no collection could ever end; say 5s")),
+        Ok(timeout) => Ok(timeout),
+        Err(error) => {
+            Err(ConfigError::new(format!("--redis.timeout '{typed}' is no duration ({error}): say 5s or 500ms")))
+        }
+    }
+}
+
+fn endpoint(redis: RedisArgs, password: Option<String>) -> Result<Endpoint, ConfigError> {
+    let credentials = Credentials {
+        username: redis.username,
+        password: password.filter(|p| !p.is_empty()),
+        password_file: redis.password_file,
+    };
+    let tls = TlsFiles { ca: redis.tls_ca_file, cert: redis.tls_cert_file, key: redis.tls_key_file };
+    Endpoint::new(&redis.url, credentials, tls).map_err(ConfigError::new)
+}
+
+fn telemetry_path(path: String) -> Result<String, ConfigError> {
+    let taken = ["/", "/-/healthy", "/-/ready"].contains(&path.as_str());
+    let plain = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
+    if taken {
+        Err(ConfigError::new(format!("--web.telemetry-path '{path}' is taken by another page: say /metrics")))
+    } else if plain {
+        Ok(path)
+    } else {
+        Err(ConfigError::new(format!(
+            "--web.telemetry-path '{path}' is no path: it starts with / and has no space, ? or #, like /metrics"
+        )))
+    }
+}
+
+/// What to ask about the streams, and how much of it at the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Collect {
+    /// Ask `INFO`.
+    pub server: bool,
+    /// The most entries counted on the server; 0 never counts.
+    pub undelivered_max: u32,
+    /// The most consumers shown for a group; `None` asks for no consumer.
+    pub consumers_max: Option<usize>,
+}
+
+impl Collect {
+    fn new(args: &CollectorArgs) -> Self {
+        Self {
+            server: args.server.unwrap_or(true) && !args.no_server,
+            undelivered_max: args.undelivered_max,
+            consumers_max: (args.consumers.unwrap_or(false) && !args.no_consumers).then_some(args.consumers_max),
+        }
+    }
+}
+
+/// Which groups of a stream are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Groups {
+    /// Every group that is found.
+    pub every: bool,
+    /// Groups that must exist.
+    pub named: BTreeSet<Name>,
+}
+
+impl Groups {
+    /// Is this group to be shown?
+    #[must_use]
+    pub fn wants(&self, group: &Name) -> bool {
+        self.every || self.named.contains(group)
+    }
+
+    /// The stream was chosen twice: what either choice wants is wanted.
+    pub fn merge(&mut self, other: &Self) {
+        self.every |= other.every;
+        self.named.extend(other.named.iter().cloned());
+    }
+}
+
+/// Which streams are watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Streams that must exist.
+    pub exact: BTreeMap<Name, Groups>,
+    /// Streams that are looked for, by a pattern of `SCAN MATCH`.
+    pub patterns: BTreeMap<String, Groups>,
+}
+
+impl Selection {
+    /// Reads each `KEY[=GROUP]`.
+    ///
+    /// # Errors
+    /// A sentence where the key or the group is empty.
+    pub fn parse(typed: &[String]) -> Result<Self, ConfigError> {
+        let mut selection = Self::default();
+        for one in typed {
+            selection.add(one)?;
+        }
+        Ok(selection)
+    }
+
+    fn add(&mut self, typed: &str) -> Result<(), ConfigError> {
+        let (key, groups) = match typed.rsplit_once('=') {
+            None => (typed, Groups { every: true, named: BTreeSet::new() }),
+            Some((_, "")) => {
+                return Err(ConfigError::new(format!(
+                    "--stream '{typed}' names no group behind the =: say KEY=GROUP, or KEY for every group"
+                )));
+            }
+            Some((key, group)) => (key, Groups { every: false, named: BTreeSet::from([group.into()]) }),
+        };
+        if key.is_empty() {
+            return Err(ConfigError::new(format!(
+                "--stream '{typed}' names no key: say KEY or KEY=GROUP, like instrument:lsstcam"
+            )));
+        }
+        if key.contains(['*', '?', '[']) {
+            self.patterns.entry(key.to_owned()).or_default().merge(&groups);
+        } else {
+            self.exact.entry(key.into()).or_default().merge(&groups);
+        }
+        Ok(())
+    }
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// A name or address; `None` is every address, IPv6 and IPv4.
+    pub host: Option<String>,
+    /// 0 lets the system choose.
+    pub port: u16,
+}
+
+impl FromStr for ListenAddress {
+    type Err = ConfigError;
+
+    fn from_str(typed: &str) -> Result<Self, ConfigError> {
+        let wrong = || {
+            ConfigError::new(format!(
+                "--web.listen-address '{typed}' is no address: say :10036, 127.0.0.1:10036 or [::1]:10036"
+            ))
+        };
+        let (host, port) = typed.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            Some(bare) if bare.parse::<std::net::Ipv6Addr>().is_ok() => bare,
+            // A colon outside brackets is an IPv6 address whose port cannot be told from it.
+            None if !host.contains([':', '/', ' ', '[', ']']) => host,
+            _ => return Err(wrong()),
+        };
+        Ok(Self { host: (!host.is_empty()).then(|| host.to_owned()), port })
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.as_deref() {
+            Some(host) if host.contains(':') => write!(f, "[{host}]:{}", self.port),
+            host => write!(f, "{}:{}", host.unwrap_or_default(), self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, String> {
+        let args = std::iter::once("prompt-redis-exporter").chain(args.iter().copied());
+        let cli = Cli::from_args(args).map_err(|error| error.to_string())?;
+        Config::new(cli, None).map_err(|error| error.to_string())
+    }
+
+    fn selection(typed: &[&str]) -> Selection {
+        Selection::parse(&typed.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.endpoint.to_string(), "redis://127.0.0.1:6379/0");
+        assert_eq!(config.timeout, Duration::from_secs(5));
+        assert_eq!(config.selection, selection(&["instrument:*"]));
+        assert_eq!(config.collect, Collect { server: true, undelivered_max: 1000, consumers_max: None });
+        assert_eq!(config.listen_addresses, [ListenAddress { host: None, port: 10036 }]);
+        assert_eq!(config.telemetry_path, "/metrics");
+        assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Logfmt));
+    }
+
+    #[test]
+    fn a_stream_is_split_at_the_last_equals_sign() {
+        let chosen = selection(&["a=b=g"]);
+        assert_eq!(chosen.exact[&"a=b".into()].named, BTreeSet::from(["g".into()]));
+        assert!(!chosen.exact[&"a=b".into()].every);
+    }
+
+    #[test]
+    fn a_stream_chosen_twice_wants_what_either_choice_wants() {
+        let chosen = selection(&["s=g", "s=h", "t=g", "t"]);
+        assert_eq!(chosen.exact[&"s".into()].named, BTreeSet::from(["g".into(), "h".into()]));
+        assert!(!chosen.exact[&"s".into()].wants(&"other".into()));
+        assert!(chosen.exact[&"t".into()].wants(&"other".into()));
+    }
+
+    #[test]
+    fn a_key_with_wildcards_is_a_pattern() {
+        for pattern in ["instrument:*", "s?", "s[ab]"] {
+            assert!(selection(&[pattern]).patterns.contains_key(pattern), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_collector_can_be_switched_both_ways_and_the_last_word_wins() {
+        let server = |args: &[&str]| config(args).unwrap().collect.server;
+        assert!(server(&["--collector.server"]));
+        assert!(!server(&["--no-collector.server"]));
+        assert!(server(&["--no-collector.server", "--collector.server"]));
+        assert!(!server(&["--collector.server", "--no-collector.server"]));
+        let consumers = |args: &[&str]| config(args).unwrap().collect.consumers_max;
+        assert_eq!(consumers(&["--collector.consumers"]), Some(100));
+        assert_eq!(consumers(&["--collector.consumers", "--collector.consumers-max=7"]), Some(7));
+        assert_eq!(consumers(&["--collector.consumers", "--no-collector.consumers"]), None);
+    }
+
+    #[test]
+    fn addresses_are_read_and_shown_alike() {
+        for typed in [":10036", "127.0.0.1:0", "localhost:9090", "[::]:80", "[::1]:10036"] {
+            assert_eq!(typed.parse::<ListenAddress>().unwrap().to_string(), typed);
+        }
+        for typed in ["", "10036", "::1:10036", "host:", "host:99999", "[host]:1", "[::1:1", "a b:1"] {
+            let error = typed.parse::<ListenAddress>().unwrap_err().to_string();
+            assert!(error.contains(":10036") && error.contains(typed), "{typed}: {error}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_say_what_is_wrong_and_what_would_be_right() {
+        for (args, wrong, right) in [
+            (&["--redis.timeout=0s"][..], "--redis.timeout", "5s"),
+            (&["--redis.timeout=soon"], "'soon'", "5s"),
+            (&["--stream="], "names no key", "instrument:lsstcam"),
+            (&["--stream==g"], "names no key", "KEY=GROUP"),
+            (&["--stream=s="], "names no group", "KEY=GROUP"),
+            (&["--web.telemetry-path=metrics"], "'metrics'", "/metrics"),
+            (&["--web.telemetry-path=/"], "taken", "/metrics"),
+            (&["--web.listen-address=10036"], "'10036'", ":10036"),
+            (&["--redis.url=http://x"], "http://", "redis://"),
+            (&["--redis.url=redis://h", "--redis.tls-ca-file=/ca"], "--redis.tls-ca-file", "rediss://"),
+            (&["--redis.url=rediss://h", "--redis.tls-cert-file=/c"], "--redis.tls-cert-file", "--redis.tls-key-file"),
+            (&["--redis.url=rediss://h#insecure"], "insecure", "--redis.tls-ca-file"),
+            (&["--redis.username=u"], "--redis.username", "--redis.password-file"),
+            (&["--redis.password-file=/nowhere"], "/nowhere", "--redis.password-file"),
+            (&["--collector.undelivered-max=-1"], "-1", "--collector.undelivered-max"),
+            (&["--log.level=loud"], "loud", "info"),
+            (&["--nonsense"], "--nonsense", "--help"),
+        ] {
+            let error = config(args).unwrap_err();
+            assert!(error.contains(wrong) && error.contains(right), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_error_shows_a_password() {
+        for url in
+            ["redis://u:s3cret@h:port", "http://u:s3cret@h", "redis://:s3cret@", "redis://u:s3cret@h/db", "s3cret"]
+        {
+            let error = config(&["--redis.url", url]).unwrap_err();
+            assert!(!error.contains("s3cret"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_password_has_one_source() {
+        let cli = |args: &[&str]| Cli::from_args(["x"].iter().chain(args)).unwrap();
+        let error = Config::new(cli(&["--redis.url=redis://:a@h"]), Some("b".into())).unwrap_err();
+        assert!(error.to_string().contains("PROMPT_REDIS_EXPORTER_REDIS_PASSWORD"), "{error}");
+        assert!(Config::new(cli(&["--redis.username=u"]), Some("b".into())).is_ok());
+        assert!(Config::new(cli(&[]), Some(String::new())).is_ok(), "an empty variable is none");
+    }
+}

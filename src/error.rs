@@ -1,0 +1,125 @@
+//! What can go wrong between us and Redis, and the closed set of kinds that a metric may show.
+//!
+//! An error's text is for the log. Only its [`Kind`] becomes a label, so that the label's values never grow.
+
+use std::fmt;
+
+/// The kind of an error: the value of the label `kind` in `prompt_redis_exporter_collection_errors_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Redis could not be reached, or it closed the connection.
+    Connect,
+    /// Redis wants a password, or refused the one it was given.
+    Auth,
+    /// Redis did not answer in time.
+    Timeout,
+    /// Redis is still reading its data from disk.
+    Loading,
+    /// The key holds something that is not a stream.
+    WrongType,
+    /// The user may not ask this question.
+    Permission,
+    /// The answer has a shape that we don't know.
+    Protocol,
+    /// Any other error that Redis answered.
+    Other,
+}
+
+impl Kind {
+    /// Every kind, in the order of the page.
+    pub const ALL: [Self; 8] = [
+        Self::Connect,
+        Self::Auth,
+        Self::Timeout,
+        Self::Loading,
+        Self::WrongType,
+        Self::Permission,
+        Self::Protocol,
+        Self::Other,
+    ];
+
+    /// The label's value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Auth => "auth",
+            Self::Timeout => "timeout",
+            Self::Loading => "loading",
+            Self::WrongType => "wrong_type",
+            Self::Permission => "permission",
+            Self::Protocol => "protocol",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An error with its kind and a sentence for the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: Kind,
+    message: String,
+}
+
+impl Error {
+    /// An error of this kind; `message` says what was asked and what came back, never a secret.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// An answer of a shape that we don't know; `expected` says which one would do.
+    pub(crate) fn protocol(expected: impl fmt::Display) -> Self {
+        Self::new(Kind::Protocol, format!("unexpected reply: expected {expected}"))
+    }
+
+    /// The part that may become a label.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The same error, with what was being done put before it.
+    #[must_use]
+    pub(crate) fn context(self, doing: impl fmt::Display) -> Self {
+        Self { kind: self.kind, message: format!("{doing}: {}", self.message) }
+    }
+
+    /// True for an answer that says nothing about one stream but that Redis as a whole cannot be asked.
+    #[must_use]
+    pub(crate) const fn is_about_the_server(&self) -> bool {
+        matches!(self.kind, Kind::Connect | Kind::Auth | Kind::Timeout | Kind::Loading)
+    }
+}
+
+impl From<redis::RedisError> for Error {
+    fn from(error: redis::RedisError) -> Self {
+        use redis::{ErrorKind, ServerErrorKind};
+        let kind = match error.kind() {
+            ErrorKind::Io if error.is_timeout() => Kind::Timeout,
+            ErrorKind::Io | ErrorKind::Client => Kind::Connect,
+            ErrorKind::AuthenticationFailed => Kind::Auth,
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Kind::Protocol,
+            ErrorKind::Server(ServerErrorKind::BusyLoading) => Kind::Loading,
+            ErrorKind::Server(ServerErrorKind::NoPerm) => Kind::Permission,
+            _ => match error.code() {
+                Some("NOAUTH" | "WRONGPASS") => Kind::Auth,
+                Some("WRONGTYPE") => Kind::WrongType,
+                _ => Kind::Other,
+            },
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<redis::ServerError> for Error {
+    fn from(error: redis::ServerError) -> Self {
+        redis::RedisError::from(error).into()
+    }
+}

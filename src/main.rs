@@ -1,0 +1,87 @@
+//! Reads the command line, starts the log, binds, and runs until a signal.
+
+use std::{env, io, process::ExitCode};
+
+use prompt_redis_exporter::{
+    cli::{Cli, LogFormat, LogLevel, PASSWORD_VARIABLE, VERSION},
+    config::{Config, ListenAddress},
+    http, run,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::level_filters::LevelFilter;
+
+/// The exit status for a wrong option, like clap's own.
+const WRONG_OPTION: u8 = 2;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = match Cli::from_args(env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let config = match Config::new(cli, env::var(PASSWORD_VARIABLE).ok()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return WRONG_OPTION.into();
+        }
+    };
+    start_log(config.log_level, config.log_format);
+    match serve(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> io::Result<()> {
+    // First of all, so that a signal during the start is not lost.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut listeners = Vec::new();
+    for address in &config.listen_addresses {
+        listeners.push(listen(address).await?);
+    }
+    let redis = config.endpoint.to_string();
+    let addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    tracing::info!(version = VERSION, ?addresses, path = config.telemetry_path, redis, "serving");
+    run(config, listeners, async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    })
+    .await;
+    Ok(())
+}
+
+async fn listen(address: &ListenAddress) -> io::Result<TcpListener> {
+    http::bind(address).await.map_err(|error| {
+        let advice = "is another exporter running? --web.listen-address chooses another address";
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}; {advice}"))
+    })
+}
+
+fn start_log(level: LogLevel, format: LogFormat) {
+    use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    let lines = match format {
+        LogFormat::Logfmt => tracing_logfmt::builder().with_target(false).layer().with_writer(io::stderr).boxed(),
+        LogFormat::Json => {
+            let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false);
+            json.with_writer(io::stderr).boxed()
+        }
+    };
+    tracing_subscriber::registry().with(lines.with_filter(level)).init();
+}

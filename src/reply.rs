@@ -1,0 +1,309 @@
+//! Redis values into plain facts, strictly.
+//!
+//! One pure function for each kind of reply. A field that we don't know is passed over; one that we need and that is
+//! missing, or has another shape, is an error of the kind `protocol`: never a panic, never a made-up number. We read
+//! `redis::Value` ourselves, since redis-rs's typed replies refuse names that are not UTF-8 and a negative lag.
+
+use redis::Value;
+
+use crate::{
+    error::{Error, Kind},
+    snapshot::{Clock, Consumer, Counted, Group, Name, PendingSummary, Server, Stream, StreamId},
+};
+
+/// What became of one question.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer<T> {
+    /// It was answered.
+    Yes(T),
+    /// The key or group that it was about is not there.
+    Gone,
+    /// Redis refused it, or its answer cannot be read.
+    No(Error),
+}
+
+impl<T> Answer<T> {
+    /// Reads a reply with one of the functions below.
+    pub fn read(reply: Value, read: impl FnOnce(Value) -> Result<T, Error>) -> Self {
+        match reply {
+            Value::ServerError(error) => match (error.code(), error.details()) {
+                ("ERR", Some("no such key")) | ("NOGROUP", _) => Self::Gone,
+                _ => Self::No(error.into()),
+            },
+            reply => read(reply).map_or_else(Self::No, Self::Yes),
+        }
+    }
+
+    /// The same answer, made into something else.
+    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Answer<U> {
+        match self {
+            Self::Yes(fact) => Answer::Yes(map(fact)),
+            Self::Gone => Answer::Gone,
+            Self::No(error) => Answer::No(error),
+        }
+    }
+}
+
+/// `TIME`: seconds and microseconds.
+///
+/// # Errors
+/// Kind `protocol`, as everywhere in this room.
+pub fn clock(reply: Value) -> Result<Clock, Error> {
+    let [seconds, micros] = items(reply)?;
+    let ms = number(seconds)?.checked_mul(1000).and_then(|ms| ms.checked_add(number(micros).ok()? / 1000));
+    ms.map(|ms| Clock { ms }).ok_or_else(|| Error::protocol("a time"))
+}
+
+/// `INFO`: lines of `field:value`.
+///
+/// # Errors
+/// Kind `protocol` where it is no text, or one of our fields is no number.
+pub fn server(reply: Value) -> Result<Server, Error> {
+    let text = match reply {
+        Value::VerbatimString { text, .. } => text,
+        reply => String::from_utf8_lossy(&bytes(reply)?).into_owned(),
+    };
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let text_of = |name| field(name).map(str::to_owned);
+    let number_of = |name| {
+        field(name).map(str::parse).transpose().map_err(|_| Error::protocol(format_args!("a number for {name}")))
+    };
+    Ok(Server {
+        redis_version: text_of("redis_version"),
+        valkey_version: text_of("valkey_version"),
+        mode: text_of("redis_mode").or_else(|| text_of("server_mode")),
+        role: text_of("role"),
+        uptime_seconds: number_of("uptime_in_seconds")?,
+        used_memory_bytes: number_of("used_memory")?,
+        max_memory_bytes: number_of("maxmemory")?,
+        connected_clients: number_of("connected_clients")?,
+        blocked_clients: number_of("blocked_clients")?,
+        evicted_keys: number_of("evicted_keys")?,
+    })
+}
+
+/// `SCAN`: the cursor for the next page, 0 after the last one, and the keys of this page.
+///
+/// # Errors
+/// Kind `protocol`.
+pub fn scan_page(reply: Value) -> Result<(u64, Vec<Name>), Error> {
+    let [cursor, keys] = items(reply)?;
+    let keys = list(keys)?.into_iter().map(name).collect::<Result<_, _>>()?;
+    Ok((number(cursor)?, keys))
+}
+
+/// `XINFO STREAM`, without the groups, which are another question.
+///
+/// # Errors
+/// Kind `protocol`.
+pub fn stream(reply: Value) -> Result<Stream, Error> {
+    let (mut length, mut groups, mut last_generated) = (None, None, None);
+    let (mut entries_added, mut first, mut last) = (None, None, None);
+    for (field, value) in fields(reply)? {
+        match field.as_slice() {
+            b"length" => length = Some(number(value)?),
+            b"groups" => groups = Some(number(value)?),
+            b"last-generated-id" => last_generated = Some(id(value)?),
+            b"entries-added" => entries_added = Some(number(value)?),
+            b"first-entry" => first = entry_id(value)?,
+            b"last-entry" => last = entry_id(value)?,
+            _ => {}
+        }
+    }
+    Ok(Stream {
+        length: need(length, "length")?,
+        group_count: need(groups, "groups")?,
+        last_generated: need(last_generated, "last-generated-id")?,
+        entries_added,
+        first,
+        last,
+        groups: std::collections::BTreeMap::new(),
+        missing_groups: Vec::new(),
+        refused: Vec::new(),
+    })
+}
+
+/// `XINFO GROUPS`.
+///
+/// # Errors
+/// Kind `protocol`.
+pub fn groups(reply: Value) -> Result<Vec<(Name, Group)>, Error> {
+    list(reply)?.into_iter().map(group).collect()
+}
+
+fn group(reply: Value) -> Result<(Name, Group), Error> {
+    let (mut group_name, mut consumers, mut pending, mut last_delivered) = (None, None, None, None);
+    let (mut entries_read, mut lag) = (None, None);
+    for (field, value) in fields(reply)? {
+        match field.as_slice() {
+            b"name" => group_name = Some(name(value)?),
+            b"consumers" => consumers = Some(number(value)?),
+            b"pending" => pending = Some(number(value)?),
+            b"last-delivered-id" => last_delivered = Some(id(value)?),
+            b"entries-read" => entries_read = nullable(value, integer)?,
+            b"lag" => lag = nullable(value, integer)?,
+            _ => {}
+        }
+    }
+    let group = Group {
+        consumers: need(consumers, "consumers")?,
+        last_delivered: need(last_delivered, "last-delivered-id")?,
+        entries_read,
+        lag,
+        pending: need(pending, "pending")?,
+        pending_summary: None,
+        counted: None,
+        busy_consumers: Vec::new(),
+    };
+    Ok((need(group_name, "name")?, group))
+}
+
+/// The summary form of `XPENDING`: how many, and more about them where there are any.
+///
+/// # Errors
+/// Kind `protocol`.
+pub fn pending(reply: Value) -> Result<(u64, Option<PendingSummary>), Error> {
+    let [count, oldest, _newest, consumers] = items(reply)?;
+    let count = number(count)?;
+    let summary = match nullable(oldest, id)? {
+        Some(oldest) => Some(PendingSummary { oldest, consumers: list(consumers)?.len() as u64 }),
+        None if count == 0 => None,
+        None => return Err(Error::protocol("a lowest id where something is pending")),
+    };
+    Ok((count, summary))
+}
+
+/// Our script's answer: how many it counted, and the first of them. More than `max` is more than it may count.
+///
+/// # Errors
+/// Kind `protocol`.
+pub fn counted(reply: Value, max: u32) -> Result<Counted, Error> {
+    let [entries, oldest] = items(reply)?;
+    let entries = number(entries)?;
+    Ok(Counted { entries: (entries <= u64::from(max)).then_some(entries), oldest: nullable(oldest, id)? })
+}
+
+/// `XRANGE ... COUNT 1`: the first entry of a range, and no count.
+///
+/// # Errors
+/// Kind `protocol`.
+pub fn oldest(reply: Value) -> Result<Counted, Error> {
+    let oldest = list(reply)?.into_iter().next().map(entry_id).transpose()?.flatten();
+    Ok(Counted { entries: None, oldest })
+}
+
+/// `XINFO CONSUMERS`: those that hold something pending, most first, at most `max` of them.
+///
+/// # Errors
+/// Kind `protocol`.
+pub fn busy_consumers(reply: Value, max: usize) -> Result<Vec<Consumer>, Error> {
+    let mut busy = Vec::new();
+    for reply in list(reply)? {
+        let consumer = consumer(reply)?;
+        if consumer.pending > 0 {
+            busy.push(consumer);
+        }
+    }
+    busy.sort_by(|a, b| b.pending.cmp(&a.pending).then_with(|| a.name.cmp(&b.name)));
+    busy.truncate(max);
+    Ok(busy)
+}
+
+fn consumer(reply: Value) -> Result<Consumer, Error> {
+    let (mut consumer_name, mut pending, mut idle) = (None, None, None);
+    for (field, value) in fields(reply)? {
+        match field.as_slice() {
+            b"name" => consumer_name = Some(name(value)?),
+            b"pending" => pending = Some(number(value)?),
+            b"idle" => idle = Some(number(value)?),
+            _ => {}
+        }
+    }
+    Ok(Consumer {
+        name: need(consumer_name, "name")?,
+        pending: need(pending, "pending")?,
+        idle_ms: need(idle, "idle")?,
+    })
+}
+
+fn need<T>(field: Option<T>, name: &str) -> Result<T, Error> {
+    field.ok_or_else(|| Error::protocol(format_args!("a field '{name}'")))
+}
+
+fn nullable<T>(value: Value, read: impl FnOnce(Value) -> Result<T, Error>) -> Result<Option<T>, Error> {
+    if value == Value::Nil { Ok(None) } else { read(value).map(Some) }
+}
+
+/// Field and value pairs: a flat list in RESP2, a map in RESP3.
+fn fields(reply: Value) -> Result<Vec<(Vec<u8>, Value)>, Error> {
+    let pairs = match reply {
+        Value::Map(pairs) => pairs,
+        reply => {
+            let mut flat = list(reply)?.into_iter();
+            let mut pairs = Vec::with_capacity(flat.len() / 2);
+            while let Some(field) = flat.next() {
+                pairs.push((field, flat.next().ok_or_else(|| Error::protocol("pairs of field and value"))?));
+            }
+            pairs
+        }
+    };
+    pairs.into_iter().map(|(field, value)| Ok((bytes(field)?, value))).collect()
+}
+
+/// A list of just this many.
+fn items<const N: usize>(reply: Value) -> Result<[Value; N], Error> {
+    list(reply)?.try_into().map_err(|_| Error::protocol(format_args!("a list of {N}")))
+}
+
+fn list(reply: Value) -> Result<Vec<Value>, Error> {
+    match reply {
+        Value::Array(items) | Value::Set(items) => Ok(items),
+        Value::ServerError(error) => Err(error.into()),
+        _ => Err(Error::protocol("a list")),
+    }
+}
+
+fn bytes(reply: Value) -> Result<Vec<u8>, Error> {
+    match reply {
+        Value::BulkString(bytes) => Ok(bytes),
+        Value::SimpleString(text) => Ok(text.into_bytes()),
+        Value::Okay => Ok(b"OK".to_vec()),
+        Value::ServerError(error) => Err(error.into()),
+        _ => Err(Error::protocol("a string")),
+    }
+}
+
+fn name(reply: Value) -> Result<Name, Error> {
+    bytes(reply).map(Name::from)
+}
+
+fn integer(reply: Value) -> Result<i64, Error> {
+    let wrong = || Error::protocol("an integer");
+    match reply {
+        Value::Int(integer) => Ok(integer),
+        reply => std::str::from_utf8(&bytes(reply)?).ok().and_then(|text| text.parse().ok()).ok_or_else(wrong),
+    }
+}
+
+fn number(reply: Value) -> Result<u64, Error> {
+    let wrong = || Error::protocol("a number that is not negative");
+    match reply {
+        Value::Int(integer) => u64::try_from(integer).map_err(|_| wrong()),
+        reply => std::str::from_utf8(&bytes(reply)?).ok().and_then(|text| text.parse().ok()).ok_or_else(wrong),
+    }
+}
+
+fn id(reply: Value) -> Result<StreamId, Error> {
+    let wrong = || Error::new(Kind::Protocol, "unexpected reply: expected an id like 1740691320501-0");
+    let bytes = bytes(reply)?;
+    let (ms, seq) = std::str::from_utf8(&bytes).ok().and_then(|text| text.split_once('-')).ok_or_else(wrong)?;
+    Ok(StreamId { ms: ms.parse().map_err(|_| wrong())?, seq: seq.parse().map_err(|_| wrong())? })
+}
+
+/// The id of an entry, whose payload is dropped here; null where there is no entry.
+fn entry_id(reply: Value) -> Result<Option<StreamId>, Error> {
+    nullable(reply, |entry| {
+        let [entry_id, _payload] = items(entry)?;
+        id(entry_id)
+    })
+}
