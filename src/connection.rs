@@ -88,7 +88,7 @@ impl Endpoint {
             .get_multiplexed_async_connection_with_config(&config)
             .await
             .map_err(|error| Error::from(error).context(format_args!("cannot connect to {self}")))?;
-        Ok(Connection { inner: connection, may_count: AtomicBool::new(true) })
+        Ok(Connection { inner: connection, peer: self.to_string(), may_count: AtomicBool::new(true) })
     }
 
     /// Reads the files as they are now, and puts everything together.
@@ -224,13 +224,14 @@ impl TlsFiles {
 #[derive(Debug)]
 pub(crate) struct Connection {
     inner: MultiplexedConnection,
+    /// Who is at the other end, for the log.
+    peer: String,
     may_count: AtomicBool,
 }
 
 impl Connection {
     /// Sends the questions, in as few writes as is good for Redis, and gives their replies in order.
-    pub(crate) fn ask<'a>(&self, questions: impl Iterator<Item = Cmd> + Send + 'a) -> Replies<'a> {
-        let connection = self.inner.clone();
+    pub(crate) fn ask<'a>(&'a self, questions: impl Iterator<Item = Cmd> + Send + 'a) -> Replies<'a> {
         let mut questions = questions.fuse();
         let writes = std::iter::from_fn(move || {
             let mut write = Pipeline::new();
@@ -239,13 +240,14 @@ impl Connection {
             });
             (!write.is_empty()).then_some(write)
         });
-        let answers = stream::iter(writes)
-            .map(move |write| {
-                let mut connection = connection.clone();
-                async move { connection.req_packed_commands(&write, 0, write.len()).await.map_err(Error::from) }
-            })
-            .buffered(WRITES_UNDER_WAY);
+        let answers = stream::iter(writes).map(|write| self.send(write)).buffered(WRITES_UNDER_WAY);
         Replies { answers: answers.boxed(), ready: Vec::new().into_iter() }
+    }
+
+    async fn send(&self, write: Pipeline) -> Result<Vec<Value>, Error> {
+        let replies = self.inner.clone().req_packed_commands(&write, 0, write.len()).await;
+        // That the connection is lost is also what redis-rs says when it cannot read what came.
+        replies.map_err(|error| Error::from(error).context(format_args!("lost the connection to {}", self.peer)))
     }
 
     /// Does the server let us count with a script, as far as we know?

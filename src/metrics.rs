@@ -472,17 +472,18 @@ impl<'a> Rows<'a> {
             StreamState::Missing { .. } => (Some(false), true, None),
             StreamState::Failed { exists, .. } => (*exists, false, None),
         };
-        self.add_groups(clock, label.clone(), state);
-        self.streams
-            .push(Row { labels: vec![("stream", label)], facts: StreamFacts { clock, exists, collected, stream } });
+        let labels = vec![("stream", label)];
+        self.add_groups(clock, &labels, state);
+        self.streams.push(Row { labels, facts: StreamFacts { clock, exists, collected, stream } });
     }
 
-    fn add_groups(&mut self, clock: Option<Clock>, stream_label: Cow<'a, str>, state: &'a StreamState) {
+    fn add_groups(&mut self, clock: Option<Clock>, stream_labels: &Labels<'a>, state: &'a StreamState) {
         let mut shown = HashSet::new();
         let mut add = |name: &'a Name, found: Option<(&'a Stream, &'a Group)>| {
             let label = name.shown();
             if shown.insert(label.clone()) {
-                let labels = vec![("stream", stream_label.clone()), ("group", label)];
+                let mut labels = stream_labels.clone();
+                labels.push(("group", label));
                 if let Some((_, group)) = found {
                     add_consumers(&mut self.consumers, &labels, group);
                 }

@@ -243,8 +243,10 @@ async fn ask_about_groups(
         let Some(StreamState::Found(stream)) = snapshot.streams.get_mut(&question.key) else { continue };
         let Some(group) = stream.groups.get_mut(&question.group) else { continue };
         match (question.answer(reply, group), question.what) {
-            // No scripts for us. Only the number stays unknown, and that is no error at every scrape.
-            (Answer::No(error), What::Count { waiting, .. }) if error.kind() == Kind::Permission => {
+            // No scripts for us, or not this one. Only the number stays unknown: no error at every scrape.
+            (Answer::No(error), What::Count { waiting, .. })
+                if matches!(error.kind(), Kind::Permission | Kind::Other) =>
+            {
                 connection.stop_counting();
                 again.push(Question { what: What::Oldest { waiting }, ..question.clone() });
             }

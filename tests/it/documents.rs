@@ -1,0 +1,92 @@
+//! Documents that cannot drift: the tables of options and metrics are made from the code, and checked.
+//!
+//! `UPDATE=1 make test` writes them anew. Also: each room knows only what it may.
+
+use std::{fmt::Write, fs, path::Path};
+
+use clap::CommandFactory;
+use prompt_redis_exporter::{cli::Cli, metrics::families};
+
+/// Compares what stands between `<!-- NAME -->` and `<!-- /NAME -->` in a document with what should.
+fn check(document: &str, name: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+    let text = fs::read_to_string(&path).unwrap();
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{document} has no {begin}"));
+    let (table, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{document} has no {end}"));
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, format!("{before}{begin}{expected}{end}{after}")).unwrap();
+    } else {
+        assert_eq!(table, expected, "{document} is out of date: UPDATE=1 make test writes it anew");
+    }
+}
+
+/// A cell of a Markdown table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('*', "\\*")
+}
+
+#[test]
+fn the_readme_has_every_option() {
+    let mut table = String::from("| option | default | meaning |\n|---|---|---|\n");
+    for arg in Cli::command().get_arguments() {
+        let Some(option) = arg.get_long() else { continue };
+        let value = arg.get_value_names().filter(|_| arg.get_action().takes_values() && !arg.is_flag());
+        let value = value.map_or(String::new(), |names| format!(" {}", names.join(" ")));
+        let default = arg.get_default_values().first().map(|value| format!("`{}`", value.to_string_lossy()));
+        let default = default.unwrap_or_default();
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        writeln!(table, "| `--{option}{value}` | {default} | {} |", cell(&help)).unwrap();
+    }
+    check("README.md", "options", &table);
+}
+
+/// Clap has no word for an option that takes no value but acts like one that does.
+trait IsFlag {
+    fn is_flag(&self) -> bool;
+}
+
+impl IsFlag for clap::Arg {
+    fn is_flag(&self) -> bool {
+        self.get_num_args().is_some_and(|range| range.max_values() == 0)
+    }
+}
+
+#[test]
+fn the_metrics_document_has_every_metric() {
+    let mut table = String::from("| metric | type | labels | meaning | absent |\n|---|---|---|---|---|\n");
+    for family in families() {
+        let (help, absent) = (cell(family.help), cell(family.absent));
+        writeln!(table, "| `{}` | {} | {} | {help} | {absent} |", family.name, family.kind, family.labels).unwrap();
+    }
+    check("docs/metrics.md", "metrics", &table);
+}
+
+#[test]
+fn every_metric_has_the_name_and_the_words_of_the_field() {
+    for family in families() {
+        assert_eq!(family.name.ends_with("_total"), family.kind == "counter", "{}", family.name);
+        assert!(!family.help.contains(['"', '\\', '\n']), "{}: the two formats escape these differently", family.name);
+        assert!(!family.help.ends_with('.') && !family.absent.is_empty(), "{}", family.name);
+    }
+}
+
+#[test]
+fn each_room_knows_only_what_it_may() {
+    let may = |krate: &str| match krate {
+        "redis::" => &["connection", "question", "source", "reply", "error"][..],
+        "prometheus_client::" => &["metrics", "exposition"],
+        "hyper::" | "hyper_util::" | "http_body_util::" => &["http"],
+        _ => &["cli", "config"],
+    };
+    for krate in ["redis::", "prometheus_client::", "hyper::", "hyper_util::", "http_body_util::", "clap::"] {
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
+            let path = entry.unwrap().path();
+            let room = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            let knows = code.flat_map(|line| line.split([' ', '(', '<', '&'])).any(|word| word.starts_with(krate));
+            assert!(!knows || may(krate).contains(&room.as_str()), "src/{room}.rs may not know {krate}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Redis that is away, hangs, refuses, loads, restarts: the page says so in time, and sees it come back at once.
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::support::{Exporter, Flavor, Page, Server, free_port, request, until};
+
+#[test]
+fn the_exporter_starts_before_redis() {
+    let mut server = Server::redis7();
+    server.kill();
+    let exporter = Exporter::start(&server, &["--stream=s"]);
+    let page = exporter.scrape();
+    assert!(!page.up());
+    assert_eq!(page.errors("connect"), 1.0);
+    assert!(!page.has("redis_stream"), "what is not known is absent: {page:?}");
+    assert!(page.has("prompt_redis_exporter_build_info{") && page.has("process_resident_memory_bytes "));
+    server.spawn();
+    server.wait();
+    assert!(exporter.scrape().up(), "the first scrape after it is there");
+}
+
+#[test]
+fn a_restart_is_seen_by_the_first_scrape_after_it() {
+    let mut server = Server::redis7();
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    let exporter = Exporter::start(&server, &["--stream=s"]);
+    assert!(exporter.scrape().up());
+    // Nobody scraped while it was away.
+    server.kill();
+    server.spawn();
+    server.wait();
+    let page = exporter.scrape();
+    assert!(page.up(), "{}", exporter.log());
+    assert_eq!(page.stream("exists", "s"), Some(0.0), "the new one has no such stream");
+    // Somebody did.
+    server.kill();
+    assert!(!exporter.scrape().up());
+    assert!(!exporter.scrape().up());
+    server.spawn();
+    server.wait();
+    assert!(exporter.scrape().up());
+    until("the log says that Redis answers again", || exporter.log().matches("Redis answers").count() == 2);
+    let log = exporter.log();
+    assert_eq!(log.matches("Redis cannot be asked").count(), 1, "one line for a change, none for a scrape:\n{log}");
+}
+
+#[test]
+fn a_redis_that_hangs_is_down_within_the_timeout() {
+    let server = Server::redis7();
+    let exporter = Exporter::start(&server, &["--redis.timeout=300ms"]);
+    assert!(exporter.scrape().up());
+    server.signal("-STOP");
+    let began = Instant::now();
+    let page = exporter.scrape();
+    let took = began.elapsed();
+    server.signal("-CONT");
+    assert!(!page.up());
+    assert_eq!(page.errors("timeout"), 1.0);
+    assert!((300..1000).contains(&took.as_millis()), "{took:?}");
+    assert!(page.value("prompt_redis_exporter_collection_duration_seconds").unwrap() >= 0.3);
+    assert!(exporter.scrape().up(), "the first scrape after it is back");
+}
+
+#[test]
+fn the_scraper_gets_its_answer_before_it_gives_up() {
+    let server = Server::redis7();
+    let exporter = Exporter::start(&server, &[]);
+    server.signal("-STOP");
+    let began = Instant::now();
+    let page = Page(exporter.get("/metrics", &[("X-Prometheus-Scrape-Timeout-Seconds", "1")]).text());
+    let took = began.elapsed();
+    assert!(!page.up());
+    assert_eq!(page.errors("timeout"), 1.0);
+    assert!((500..900).contains(&took.as_millis()), "{took:?}");
+    server.signal("-CONT");
+    assert!(exporter.scrape().up());
+}
+
+#[test]
+fn a_scraper_with_little_time_does_not_end_the_collection_of_another() {
+    let server = Server::redis7();
+    let exporter = Exporter::start(&server, &[]);
+    assert!(exporter.scrape().up());
+    server.run("CLIENT PAUSE 1500 ALL");
+    let address = exporter.address.clone();
+    let patient = thread::spawn(move || Page(request(&address, "GET", "/metrics", &[]).text()));
+    thread::sleep(Duration::from_millis(100));
+    let hasty = Page(exporter.get("/metrics", &[("X-Prometheus-Scrape-Timeout-Seconds", "1")]).text());
+    assert!(!hasty.up());
+    let patient = patient.join().unwrap();
+    assert!(patient.up());
+    assert_eq!(patient.value("prompt_redis_exporter_collections_total"), Some(2.0), "both shared the second one");
+}
+
+#[test]
+fn scrapes_that_arrive_together_share_one_collection_and_later_ones_get_a_later_one() {
+    let server = Server::redis7();
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    let exporter = Exporter::start(&server, &["--stream=s"]);
+    assert!(exporter.scrape().up());
+    server.run("CLIENT PAUSE 500 ALL");
+    let scrapers: Vec<_> = (0..20)
+        .map(|_| {
+            let address = exporter.address.clone();
+            thread::spawn(move || Page(request(&address, "GET", "/metrics", &[]).text()))
+        })
+        .collect();
+    for scraper in scrapers {
+        let page = scraper.join().unwrap();
+        assert!(page.up());
+        assert_eq!(page.value("prompt_redis_exporter_collections_total"), Some(2.0));
+    }
+    for added in 1..=3 {
+        server.add("s", added..=added);
+        assert_eq!(exporter.scrape().group("lag", "s", "g"), Some(added as f64), "nothing is kept between scrapes");
+    }
+}
+
+#[test]
+fn a_collection_that_nobody_waits_for_ends_and_leaves_nothing_behind() {
+    let server = Server::redis7();
+    let exporter = Exporter::start(&server, &[]);
+    let clients = || {
+        let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut server.connection()).unwrap();
+        list.lines().count() - 1
+    };
+    assert!(exporter.scrape().up());
+    assert_eq!(clients(), 1, "one connection is kept");
+    // Redis is stopped as a whole, so that the connection is still open when the scraper leaves.
+    server.signal("-STOP");
+    let mut scraper = std::net::TcpStream::connect(&exporter.address).unwrap();
+    scraper.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    thread::sleep(Duration::from_millis(200));
+    drop(scraper);
+    thread::sleep(Duration::from_millis(200));
+    server.signal("-CONT");
+    until("the connection is closed", || clients() == 0);
+    assert!(exporter.scrape().up());
+}
+
+#[test]
+fn a_redis_that_is_loading_says_so() {
+    let mut server = Server::start_with(
+        Flavor::Redis7,
+        &["--dbfilename", "night.rdb", "--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"],
+    );
+    let mut pipeline = redis::pipe();
+    for key in 0..1_000 {
+        pipeline.cmd("SET").arg(key).arg("x".repeat(100)).ignore();
+    }
+    pipeline.query::<()>(&mut server.connection()).unwrap();
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    server.run("SAVE");
+    let exporter = Exporter::start(&server, &["--stream=s"]);
+    server.kill();
+    server.spawn();
+    let mut last = None;
+    until("it says that it is loading", || {
+        let page = exporter.scrape();
+        assert!(!page.up());
+        let loading = page.errors("loading") > 0.0;
+        last = Some(page);
+        loading
+    });
+    assert!(!last.unwrap().has("redis_stream"), "no stream is missing: nobody can know yet");
+    until("it has loaded", || exporter.scrape().up());
+    assert_eq!(exporter.scrape().stream("exists", "s"), Some(1.0));
+}
+
+#[test]
+fn a_password_is_asked_for_refused_taken_and_rotated() {
+    let mut server = Server::start_with(Flavor::Redis7, &["--requirepass", "first-s3cret"]);
+    let down = |exporter: &Exporter| {
+        let page = exporter.scrape();
+        assert!(!page.up());
+        assert_eq!(page.errors("auth"), 1.0, "{page:?} {}", exporter.log());
+    };
+    down(&Exporter::start(&server, &[]));
+    let wrong = Exporter::start_bare(&[&format!("--redis.url=redis://:wr0ng@127.0.0.1:{}", server.port)]);
+    down(&wrong);
+    assert!(!wrong.log().contains("wr0ng"), "{}", wrong.log());
+
+    let file = server.dir.path().join("password");
+    std::fs::write(&file, "first-s3cret\n").unwrap();
+    let exporter = Exporter::start(&server, &["--redis.password-file", file.to_str().unwrap(), "--log.level=debug"]);
+    assert!(exporter.scrape().up(), "a newline at the end is no part of it");
+
+    server.run("CONFIG SET requirepass second-s3cret");
+    server.log_in("", "second-s3cret");
+    std::fs::write(&file, "second-s3cret").unwrap();
+    server.run("CLIENT KILL TYPE normal SKIPME yes");
+    assert!(exporter.scrape().up(), "the file is read again at every connect: {}", exporter.log());
+    assert!(!exporter.log().contains("s3cret"), "{}", exporter.log());
+    assert!(!exporter.scrape().has("s3cret"));
+}
+
+#[test]
+fn the_password_comes_from_the_environment_too() {
+    let server = Server::start_with(Flavor::Redis7, &["--requirepass", "s3cret"]);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_prompt-redis-exporter"));
+    command
+        .args(["--web.listen-address=127.0.0.1:0", &format!("--redis.url=redis://127.0.0.1:{}", server.port)])
+        .env("PROMPT_REDIS_EXPORTER_REDIS_PASSWORD", "s3cret");
+    assert!(Exporter::spawn(&mut command).scrape().up());
+}
+
+/// A peer that does this with each client, and is no Redis at all.
+fn peer(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("--redis.url=redis://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let _ = client.read(&mut [0; 4096]);
+            let _ = client.write_all(answer);
+        }
+    });
+    url
+}
+
+#[test]
+fn a_connection_that_is_closed_in_the_middle_is_a_failed_connection() {
+    for answer in [&b""[..], b"*2\r\n$10\r\n179539", b"*2\r\n$10\r\n1795393553\r\n$1\r\n0\r\n$5\r\nredis"] {
+        let exporter = Exporter::start_bare(&[&peer(answer), "--stream=s"]);
+        for scrape in 1..=2 {
+            let page = exporter.scrape();
+            assert!(!page.up());
+            assert_eq!(page.errors("connect"), f64::from(scrape), "{page:?} {}", exporter.log());
+        }
+    }
+}
+
+#[test]
+fn something_that_is_no_redis_is_a_failed_connection() {
+    let url = peer(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    let exporter = Exporter::start_bare(&[&url, "--stream=s"]);
+    let page = exporter.scrape();
+    assert!(!page.up());
+    assert_eq!(page.errors("connect"), 1.0, "{page:?} {}", exporter.log());
+    exporter.logged(&format!("lost the connection to {}", url.split_once('=').unwrap().1));
+}
+
+#[test]
+fn a_name_that_cannot_be_resolved_is_a_failed_connection() {
+    let exporter = Exporter::start_bare(&["--redis.url=redis://prompt-redis.invalid:6379", "--redis.timeout=2s"]);
+    let page = exporter.scrape();
+    assert!(!page.up());
+    assert_eq!(page.errors("connect") + page.errors("timeout"), 1.0, "{page:?}");
+}
+
+#[test]
+fn an_answer_of_another_shape_costs_its_stream_alone() {
+    // A stream whose XINFO is renamed away answers "unknown command": the server's own words are kept.
+    let server = Server::start_with(Flavor::Redis7, &["--rename-command", "XPENDING", ""]);
+    server.run_all("XGROUP CREATE s g $ MKSTREAM\nXGROUP CREATE t g $ MKSTREAM");
+    server.add("s", 1..=1);
+    server.read("s", "g", "w", 1);
+    let exporter = Exporter::start(&server, &["--stream=s", "--stream=t"]);
+    let page = exporter.scrape();
+    assert!(page.up());
+    assert_eq!((page.collected("s"), page.collected("t")), (Some(0.0), Some(1.0)));
+    assert_eq!(page.group("messages_pending", "s", "g"), Some(1.0), "known from XINFO GROUPS");
+    assert_eq!(page.group("oldest_pending_age_seconds", "s", "g"), None);
+    assert_eq!(page.errors("other"), 1.0);
+    exporter.logged("XPENDING");
+}
+
+#[test]
+fn an_exporter_whose_port_is_taken_exits_1() {
+    let port = free_port();
+    let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_prompt-redis-exporter"))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains(&port.to_string()) && said.contains("--web.listen-address"), "{said}");
+}

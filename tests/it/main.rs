@@ -1,0 +1,19 @@
+//! The program against real servers. Each module is a subject.
+#![allow(missing_docs, reason = "test names say what they test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should fail")]
+#![allow(unreachable_pub, reason = "everything here is reached from the modules beside it")]
+#![allow(clippy::float_cmp, clippy::cast_precision_loss, reason = "values on a page are small whole numbers")]
+
+mod acl;
+mod backlog;
+mod cli;
+mod cost;
+mod documents;
+mod failure;
+mod golden;
+mod night;
+mod property;
+mod scrape;
+mod support;
+mod tls;
+mod web;

@@ -1,0 +1,1 @@
+//! A simulated night of observing, held against the page.
