@@ -127,7 +127,7 @@ pub struct CollectorArgs {
     )]
     pub undelivered_max: u32,
 
-    /// Ask INFO for memory, clients, uptime and version [on unless --no-collector.server]
+    /// Ask INFO for memory, clients, uptime and version. On unless --no-collector.server
     #[arg(
         long = "collector.server",
         env = "PROMPT_REDIS_EXPORTER_COLLECTOR_SERVER",
@@ -142,7 +142,7 @@ pub struct CollectorArgs {
     #[arg(long = "no-collector.server", overrides_with = "server")]
     pub no_server: bool,
 
-    /// A series per consumer, for those with something pending. Walks all consumers of such a group [off]
+    /// A series per consumer, for those with something pending. Walks all consumers of such a group. Off unless asked for
     #[arg(
         long = "collector.consumers",
         env = "PROMPT_REDIS_EXPORTER_COLLECTOR_CONSUMERS",
@@ -171,7 +171,7 @@ pub struct CollectorArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Web")]
 pub struct WebArgs {
-    /// Where to listen: host:port, [::]:port, or :port for every address. Repeatable
+    /// Where to listen: host:port, IPv6 in brackets, or :port for every address. Repeatable
     #[arg(
         long = "web.listen-address",
         value_name = "ADDRESS",
