@@ -7,6 +7,8 @@ use std::{fmt::Write, fs, path::Path};
 use clap::CommandFactory;
 use prompt_redis_exporter::{cli::Cli, metrics::families};
 
+use crate::support::{Exporter, Server};
+
 /// Compares what stands between `<!-- NAME -->` and `<!-- /NAME -->` in a document with what should.
 fn check(document: &str, name: &str, expected: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
@@ -18,6 +20,28 @@ fn check(document: &str, name: &str, expected: &str) {
         fs::write(&path, format!("{before}{begin}{expected}{end}{after}")).unwrap();
     } else {
         assert_eq!(table, expected, "{document} is out of date: UPDATE=1 make test writes it anew");
+    }
+}
+
+#[test]
+fn the_page_in_the_readme_is_a_real_one() {
+    let server = Server::redis7();
+    server.run("XGROUP CREATE instrument:lsstcam lsstcam_consumer_group $ MKSTREAM");
+    let key = "instrument:lsstcam";
+    server.add(key, 1..=81);
+    let read = |count| {
+        let group = "lsstcam_consumer_group";
+        server.run(&format!("XREADGROUP GROUP {group} worker COUNT {count} NOACK STREAMS {key} >"));
+    };
+    read(40);
+    server.run(&format!("XTRIM {key} MAXLEN 32"));
+    read(100);
+    let page = Exporter::start(&server, &[]).scrape();
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let shown = readme.split("```\n").nth(1).unwrap();
+    assert!(shown.lines().count() > 5, "{shown}");
+    for line in shown.lines() {
+        assert!(page.0.lines().any(|real| real == line), "{line} is not on the page:\n{}", page.0);
     }
 }
 
