@@ -63,9 +63,11 @@ impl Cli {
         let command = Self::command().mut_args(|arg| arg.hide_env_values(true));
         let matches = command.try_get_matches_from(args)?;
         let mut cli = Self::from_arg_matches(&matches)?;
-        // A key on the command line may hold a comma. The variable is one string for all of them.
-        if matches.value_source("streams") == Some(ValueSource::EnvVariable) {
-            cli.streams = cli.streams.iter().flat_map(|list| list.split(',')).map(|s| s.trim().to_owned()).collect();
+        // What stands on the command line may hold a comma. A variable is one string for all of them.
+        for (name, list) in [("streams", &mut cli.streams), ("urls", &mut cli.redis.urls)] {
+            if matches.value_source(name) == Some(ValueSource::EnvVariable) {
+                *list = list.iter().flat_map(|list| list.split(',')).map(|one| one.trim().to_owned()).collect();
+            }
         }
         Ok(cli)
     }
@@ -75,14 +77,27 @@ impl Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Redis")]
 pub struct RedisArgs {
-    /// Where Redis is: redis://, rediss:// (TLS) or unix://, with user, password and database if need be
+    /// Where Redis is: redis://, rediss:// (TLS) or unix://, with user, password and database if need be. Repeatable
+    /// for Sentinels and the nodes of a Cluster; the variable takes a list with commas
     #[arg(
         long = "redis.url",
         value_name = "URL",
         env = "PROMPT_REDIS_EXPORTER_REDIS_URL",
         default_value = "redis://127.0.0.1:6379"
     )]
-    pub url: String,
+    pub urls: Vec<String>,
+
+    /// The URLs are Sentinels: follow the master of this name. A login in a URL is then the Sentinels' own
+    #[arg(long = "redis.sentinel-master", value_name = "NAME", env = "PROMPT_REDIS_EXPORTER_REDIS_SENTINEL_MASTER")]
+    pub sentinel_master: Option<String>,
+
+    /// The URLs are nodes of a Cluster
+    #[arg(
+        long = "redis.cluster",
+        env = "PROMPT_REDIS_EXPORTER_REDIS_CLUSTER",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub cluster: bool,
 
     /// The ACL user to log in as
     #[arg(long = "redis.username", value_name = "USER", env = "PROMPT_REDIS_EXPORTER_REDIS_USERNAME")]

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     cli::{Cli, CollectorArgs, LogFormat, LogLevel, RedisArgs},
-    connection::{Credentials, Endpoint, TlsFiles},
+    endpoint::{Credentials, Endpoint, TlsFiles, Topology},
     snapshot::Name,
 };
 
@@ -78,13 +78,23 @@ fn timeout(typed: &str) -> Result<Duration, ConfigError> {
 }
 
 fn endpoint(redis: RedisArgs, password: Option<String>) -> Result<Endpoint, ConfigError> {
+    let topology = match (redis.sentinel_master, redis.cluster) {
+        (Some(_), true) => {
+            return Err(ConfigError::new(
+                "--redis.sentinel-master and --redis.cluster exclude each other: a Cluster has no Sentinels",
+            ));
+        }
+        (Some(name), false) => Topology::Sentinel(name),
+        (None, true) => Topology::Cluster,
+        (None, false) => Topology::Single,
+    };
     let credentials = Credentials {
         username: redis.username,
         password: password.filter(|p| !p.is_empty()),
         password_file: redis.password_file,
     };
     let tls = TlsFiles { ca: redis.tls_ca_file, cert: redis.tls_cert_file, key: redis.tls_key_file };
-    Endpoint::new(&redis.url, credentials, tls).map_err(ConfigError::new)
+    Endpoint::new(&redis.urls, topology, credentials, tls).map_err(ConfigError::new)
 }
 
 fn telemetry_path(path: String) -> Result<String, ConfigError> {
@@ -247,7 +257,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_contract() {
         let config = config(&[]).unwrap();
-        assert_eq!(config.endpoint.to_string(), "redis://127.0.0.1:6379/0");
+        assert_eq!(config.endpoint.to_string(), "redis://127.0.0.1:6379");
         assert_eq!(config.timeout, Duration::from_secs(5));
         assert_eq!(config.selection, selection(&["instrument:*"]));
         assert_eq!(config.collect, Collect { server: true, undelivered_max: 1000, consumers_max: None });
@@ -317,6 +327,10 @@ mod tests {
             (&["--redis.url=redis://h", "--redis.tls-ca-file=/ca"], "--redis.tls-ca-file", "rediss://"),
             (&["--redis.url=rediss://h", "--redis.tls-cert-file=/c"], "--redis.tls-cert-file", "--redis.tls-key-file"),
             (&["--redis.url=rediss://h#insecure"], "insecure", "--redis.tls-ca-file"),
+            (&["--redis.url=redis://a", "--redis.url=redis://b"], "several times", "--redis.cluster"),
+            (&["--redis.url=redis://a", "--redis.url=rediss://b", "--redis.cluster"], "rediss://", "the same"),
+            (&["--redis.url=unix:///s", "--redis.cluster"], "unix://", "redis://"),
+            (&["--redis.cluster", "--redis.sentinel-master=m"], "--redis.cluster", "--redis.sentinel-master"),
             (&["--redis.username=u"], "--redis.username", "--redis.password-file"),
             (&["--redis.password-file=/nowhere"], "/nowhere", "--redis.password-file"),
             (&["--collector.undelivered-max=-1"], "-1", "--collector.undelivered-max"),

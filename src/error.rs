@@ -103,7 +103,11 @@ impl From<redis::RedisError> for Error {
         use redis::{ErrorKind, ServerErrorKind};
         let kind = match error.kind() {
             ErrorKind::Io if error.is_timeout() => Kind::Timeout,
-            ErrorKind::Io | ErrorKind::Client => Kind::Connect,
+            ErrorKind::Io
+            | ErrorKind::Client
+            | ErrorKind::MasterNameNotFoundBySentinel
+            | ErrorKind::ClusterConnectionNotFound
+            | ErrorKind::Server(ServerErrorKind::ClusterDown) => Kind::Connect,
             ErrorKind::AuthenticationFailed => Kind::Auth,
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Kind::Protocol,
             ErrorKind::Server(ServerErrorKind::BusyLoading) => Kind::Loading,

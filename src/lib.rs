@@ -11,7 +11,8 @@
 //! |---|---|
 //! | [`cli`] | what a person types, and the help text |
 //! | [`config`] | what the program runs on: checked, or refused with a sentence |
-//! | [`connection`] | one connection to Redis: how it is made, and how questions travel over it |
+//! | [`endpoint`] | where Redis is and how to log in: one server, Sentinels, a Cluster |
+//! | `connection` | one connection to Redis, and how questions travel over it |
 //! | `question` | every question that we ask Redis, word for word |
 //! | [`source`] | what is asked in one collection, and in what order |
 //! | [`reply`] | Redis values into plain facts, strictly |
@@ -25,13 +26,14 @@
 //! | [`error`] | what can go wrong with Redis, in a closed set of kinds |
 //!
 //! Async ends where the [`Snapshot`](snapshot::Snapshot) is complete: everything after it is a pure function of it.
-//! Only `connection`, `question`, `source`, `reply` and `error` know the redis crate, only `metrics` and `exposition` know
+//! Only `endpoint`, `connection`, `question`, `source`, `reply` and `error` know the redis crate, only `metrics` and `exposition` know
 //! prometheus-client, only `http` knows hyper.
 
 pub mod backlog;
 pub mod cli;
 pub mod config;
-pub mod connection;
+mod connection;
+pub mod endpoint;
 pub mod error;
 pub mod exporter;
 pub mod exposition;

@@ -37,6 +37,13 @@ pub(crate) fn scan(cursor: u64, pattern: &str) -> Cmd {
     scan
 }
 
+/// Who holds which slots of a Cluster.
+pub(crate) fn cluster_slots() -> Cmd {
+    let mut slots = cmd("CLUSTER");
+    slots.arg("SLOTS");
+    slots
+}
+
 /// A stream.
 pub(crate) fn stream(key: &Name) -> Cmd {
     about("XINFO", &[b"STREAM", key.as_bytes()])

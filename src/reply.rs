@@ -4,6 +4,8 @@
 //! missing, or has another shape, is an error of the kind `protocol`: never a panic, never a made-up number. We read
 //! `redis::Value` ourselves, since redis-rs's typed replies refuse names that are not UTF-8 and a negative lag.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use redis::Value;
 
 use crate::{
@@ -92,6 +94,26 @@ pub fn scan_page(reply: Value) -> Result<(u64, Vec<Name>), Error> {
     Ok((number(cursor)?, keys))
 }
 
+/// `CLUSTER SLOTS`: the masters' addresses, each once.
+///
+/// # Errors
+/// Kind `protocol`.
+pub fn cluster_masters(reply: Value) -> Result<BTreeSet<(String, u16)>, Error> {
+    let master = |range: Value| {
+        // First and last slot, then the master, then its replicas.
+        let node =
+            list(range)?.into_iter().nth(2).ok_or_else(|| Error::protocol("a master for each range of slots"))?;
+        let mut node = list(node)?.into_iter();
+        let (Some(host), Some(port)) = (node.next(), node.next()) else {
+            return Err(Error::protocol("a host and a port"));
+        };
+        let host = String::from_utf8_lossy(&bytes(host)?).into_owned();
+        let port = u16::try_from(number(port)?).map_err(|_| Error::protocol("a port"))?;
+        Ok((host, port))
+    };
+    list(reply)?.into_iter().map(master).collect()
+}
+
 /// `XINFO STREAM`, without the groups, which are another question.
 ///
 /// # Errors
@@ -117,7 +139,7 @@ pub fn stream(reply: Value) -> Result<Stream, Error> {
         entries_added,
         first,
         last,
-        groups: std::collections::BTreeMap::new(),
+        groups: BTreeMap::new(),
         missing_groups: Vec::new(),
         refused: Vec::new(),
     })
@@ -306,4 +328,187 @@ fn entry_id(reply: Value) -> Result<Option<StreamId>, Error> {
         let [entry_id, _payload] = items(entry)?;
         id(entry_id)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn array(items: impl IntoIterator<Item = Value>) -> Value {
+        Value::Array(items.into_iter().collect())
+    }
+
+    /// Fields as RESP2 sends them.
+    fn flat(fields: &[(&str, Value)]) -> Value {
+        array(fields.iter().flat_map(|(name, value)| [text(name), value.clone()]))
+    }
+
+    fn group_fields() -> Vec<(&'static str, Value)> {
+        vec![
+            ("name", text("lsstcam_consumer_group")),
+            ("consumers", Value::Int(704)),
+            ("pending", Value::Int(0)),
+            ("last-delivered-id", text("1740691320501-1")),
+            ("entries-read", Value::Int(72)),
+            ("lag", Value::Int(9)),
+        ]
+    }
+
+    fn one_group(fields: &[(&str, Value)]) -> Result<Group, Error> {
+        groups(array([flat(fields)])).map(|mut groups| groups.remove(0).1)
+    }
+
+    fn with(mut fields: Vec<(&'static str, Value)>, name: &str, value: Value) -> Vec<(&'static str, Value)> {
+        for field in &mut fields {
+            if field.0 == name {
+                field.1 = value.clone();
+            }
+        }
+        fields
+    }
+
+    #[test]
+    fn the_group_of_the_procedures_is_read() {
+        let group = one_group(&group_fields()).unwrap();
+        assert_eq!((group.consumers, group.pending), (704, 0));
+        assert_eq!(group.last_delivered, StreamId { ms: 1_740_691_320_501, seq: 1 });
+        assert_eq!((group.entries_read, group.lag), (Some(72), Some(9)));
+    }
+
+    #[test]
+    fn a_map_of_resp3_is_read_like_the_list_of_resp2() {
+        let map = group_fields().into_iter().map(|(name, value)| (text(name), value)).collect();
+        assert_eq!(groups(array([Value::Map(map)])), groups(array([flat(&group_fields())])));
+    }
+
+    #[test]
+    fn null_and_negative_lags_stay_what_they_are() {
+        let lag = |value| one_group(&with(group_fields(), "lag", value)).map(|group| group.lag);
+        assert_eq!(lag(Value::Nil), Ok(None));
+        assert_eq!(lag(Value::Int(-3)), Ok(Some(-3)));
+        assert_eq!(lag(Value::Int(i64::MIN)), Ok(Some(i64::MIN)));
+        assert_eq!(one_group(&group_fields()[..4]).unwrap().lag, None, "before 7.0 there is no such field");
+    }
+
+    #[test]
+    fn a_field_that_is_missing_or_of_another_shape_is_a_protocol_error() {
+        for name in ["name", "consumers", "pending", "last-delivered-id"] {
+            let without: Vec<_> = group_fields().into_iter().filter(|(field, _)| *field != name).collect();
+            let error = one_group(&without).unwrap_err();
+            assert_eq!(error.kind(), Kind::Protocol);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        for (name, value) in [
+            ("name", Value::Int(1)),
+            ("consumers", Value::Int(-1)),
+            ("consumers", text("many")),
+            ("pending", Value::Nil),
+            ("last-delivered-id", text("1740691320501")),
+            ("last-delivered-id", text("x-1")),
+            ("last-delivered-id", text("99999999999999999999-0")),
+            ("lag", text("behind")),
+        ] {
+            let error = one_group(&with(group_fields(), name, value.clone())).unwrap_err();
+            assert_eq!(error.kind(), Kind::Protocol, "{name} {value:?}");
+        }
+        assert_eq!(groups(array([array([text("name")])])).unwrap_err().kind(), Kind::Protocol, "an odd number");
+    }
+
+    #[test]
+    fn of_an_entry_only_the_id_is_read() {
+        let entry = |id: &str| array([text(id), array([text("detector"), text("7")])]);
+        let fields = [
+            ("length", Value::Int(2)),
+            ("radix-tree-keys", Value::Int(1)),
+            ("last-generated-id", text("9-1")),
+            ("entries-added", Value::Int(5)),
+            ("groups", Value::Int(1)),
+            ("first-entry", entry("7-0")),
+            ("last-entry", entry("9-1")),
+        ];
+        let read = stream(flat(&fields)).unwrap();
+        assert_eq!((read.first, read.last), (Some(StreamId { ms: 7, seq: 0 }), Some(StreamId { ms: 9, seq: 1 })));
+        assert_eq!((read.length, read.group_count, read.entries_added), (2, 1, Some(5)));
+        let empty = [&fields[..5], &[("first-entry", Value::Nil), ("last-entry", Value::Nil)]].concat();
+        assert_eq!(stream(flat(&empty)).unwrap().first, None);
+    }
+
+    #[test]
+    fn a_summary_of_nothing_pending_has_nulls() {
+        let nothing = array([Value::Int(0), Value::Nil, Value::Nil, Value::Nil]);
+        assert_eq!(pending(nothing), Ok((0, None)));
+        let consumers = array([array([text("w1"), text("2")]), array([text("w2"), text("1")])]);
+        let some = array([Value::Int(3), text("5-0"), text("9-0"), consumers]);
+        let summary = PendingSummary { oldest: StreamId { ms: 5, seq: 0 }, consumers: 2 };
+        assert_eq!(pending(some), Ok((3, Some(summary))));
+        let odd = array([Value::Int(3), Value::Nil, Value::Nil, Value::Nil]);
+        assert_eq!(pending(odd).unwrap_err().kind(), Kind::Protocol);
+    }
+
+    #[test]
+    fn one_more_than_may_be_counted_is_no_number() {
+        let reply = |entries| array([Value::Int(entries), text("5-0")]);
+        assert_eq!(counted(reply(10), 10).unwrap().entries, Some(10));
+        let beyond = counted(reply(11), 10).unwrap();
+        assert_eq!((beyond.entries, beyond.oldest), (None, Some(StreamId { ms: 5, seq: 0 })));
+        assert_eq!(counted(array([Value::Int(0), Value::Nil]), 10), Ok(Counted { entries: Some(0), oldest: None }));
+    }
+
+    #[test]
+    fn info_is_read_line_by_line() {
+        let info = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nused_memory:123\r\n\
+                    used_memory_human:1M\r\nmaxmemory:0\r\nrole:master\r\nevicted_keys:4\r\n";
+        let server = server(text(info)).unwrap();
+        assert_eq!(server.redis_version.as_deref(), Some("7.0.15"));
+        assert_eq!((server.used_memory_bytes, server.max_memory_bytes), (Some(123), Some(0)));
+        assert_eq!((server.evicted_keys, server.valkey_version), (Some(4), None));
+        assert_eq!(super::server(text("used_memory:lots\r\n")).unwrap_err().kind(), Kind::Protocol);
+    }
+
+    #[test]
+    fn the_masters_of_a_cluster_are_read_each_once() {
+        let node = |port| array([text("10.0.0.1"), Value::Int(port), text("id"), array([])]);
+        let range = |port| array([Value::Int(0), Value::Int(100), node(port), node(9)]);
+        let masters = cluster_masters(array([range(1), range(2), range(1)])).unwrap();
+        assert_eq!(masters.into_iter().map(|(_, port)| port).collect::<Vec<_>>(), [1, 2]);
+        assert!(cluster_masters(array([array([Value::Int(0)])])).is_err());
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Nil),
+            Just(Value::Okay),
+            any::<i64>().prop_map(Value::Int),
+            prop::collection::vec(any::<u8>(), 0..6).prop_map(Value::BulkString),
+            "(name|lag|pending|length|0-1|7-0|5)".prop_map(|word| text(&word)),
+        ];
+        leaf.prop_recursive(4, 64, 8, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..8).prop_map(Value::Array),
+                prop::collection::vec((inner.clone(), inner), 0..4).prop_map(Value::Map),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_makes_us_panic(reply in any_value()) {
+            let _ = clock(reply.clone());
+            let _ = server(reply.clone());
+            let _ = scan_page(reply.clone());
+            let _ = cluster_masters(reply.clone());
+            let _ = stream(reply.clone());
+            let _ = groups(reply.clone());
+            let _ = pending(reply.clone());
+            let _ = counted(reply.clone(), 10);
+            let _ = oldest(reply.clone());
+            let _ = busy_consumers(reply, 10);
+        }
+    }
 }

@@ -21,7 +21,8 @@ use redis::{Cmd, Value};
 use crate::{
     backlog::{Position, position},
     config::{Collect, Config, Groups, Selection},
-    connection::{Connection, Endpoint},
+    connection::{Connection, Node},
+    endpoint::Endpoint,
     error::{Error, Kind},
     question::{self, Range},
     reply::{self, Answer},
@@ -89,21 +90,13 @@ impl Source {
     /// The streams that are named and those that are found, each once.
     async fn choose(&self, connection: &Connection, snapshot: &mut Snapshot) -> Result<BTreeMap<Name, Groups>, Error> {
         let mut chosen = self.selection.exact.clone();
-        for (pattern, groups) in &self.selection.patterns {
-            let mut cursor = 0;
-            loop {
-                let reply = connection.ask(iter::once(question::scan(cursor, pattern))).next().await?;
-                let page = Answer::read(reply, reply::scan_page);
-                let Some((next, keys)) = keep(page, format_args!("SCAN MATCH {pattern}"), &mut snapshot.refused)?
-                else {
-                    break;
-                };
-                for key in keys {
+        if self.selection.patterns.is_empty() {
+            return Ok(chosen);
+        }
+        for node in connection.nodes().await? {
+            for (pattern, groups) in &self.selection.patterns {
+                for key in scan(connection, &node, pattern, &mut snapshot.refused).await? {
                     chosen.entry(key).or_default().merge(groups);
-                }
-                cursor = next;
-                if cursor == 0 {
-                    break;
                 }
             }
         }
@@ -116,13 +109,15 @@ impl Source {
         chosen: &BTreeMap<Name, Groups>,
         snapshot: &mut Snapshot,
     ) -> Result<(), Error> {
-        let about_server = iter::once(question::time()).chain(self.collect.server.then(question::info));
+        // A Cluster has no one server to ask about.
+        let ask_server = self.collect.server && !self.endpoint.is_cluster();
+        let about_server = iter::once(question::time()).chain(ask_server.then(question::info));
         let about_streams = chosen.keys().flat_map(|key| [question::stream(key), question::groups(key)]);
         let mut replies = connection.ask(about_server.chain(about_streams));
 
         let clock = Answer::read(replies.next().await?, reply::clock);
         snapshot.clock = keep(clock, "TIME", &mut snapshot.refused)?;
-        if self.collect.server {
+        if ask_server {
             let server = Answer::read(replies.next().await?, reply::server);
             snapshot.server = keep(server, "INFO", &mut snapshot.refused)?;
         }
@@ -227,6 +222,28 @@ impl fmt::Display for Question {
             What::Oldest { .. } => "XRANGE",
         };
         write!(f, "{command} for group {}", self.group.shown())
+    }
+}
+
+/// Walks all keys of a node once, for the streams among them that match.
+async fn scan(
+    connection: &Connection,
+    node: &Node,
+    pattern: &str,
+    refused: &mut Vec<Error>,
+) -> Result<Vec<Name>, Error> {
+    let (mut found, mut cursor) = (Vec::new(), 0);
+    loop {
+        let reply = connection.ask_node(node, question::scan(cursor, pattern)).await?;
+        let page = Answer::read(reply, reply::scan_page);
+        let Some((next, keys)) = keep(page, format_args!("SCAN MATCH {pattern}"), refused)? else {
+            return Ok(found);
+        };
+        found.extend(keys);
+        cursor = next;
+        if cursor == 0 {
+            return Ok(found);
+        }
     }
 }
 

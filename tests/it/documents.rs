@@ -98,7 +98,7 @@ fn every_metric_has_the_name_and_the_words_of_the_field() {
 #[test]
 fn each_room_knows_only_what_it_may() {
     let may = |krate: &str| match krate {
-        "redis::" => &["connection", "question", "source", "reply", "error"][..],
+        "redis::" => &["endpoint", "connection", "question", "source", "reply", "error"][..],
         "prometheus_client::" => &["metrics", "exposition"],
         "hyper::" | "hyper_util::" | "http_body_util::" => &["http"],
         _ => &["cli", "config"],

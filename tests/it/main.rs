@@ -16,4 +16,5 @@ mod property;
 mod scrape;
 mod support;
 mod tls;
+mod topology;
 mod web;

@@ -1,0 +1,224 @@
+//! Redis behind Sentinels, and as a Cluster: real failovers, real resharding.
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use redis::Value;
+
+use crate::support::{Exporter, Flavor, Server, free_port, until};
+
+/// A Sentinel, which is a redis-server that was started as one.
+struct Sentinel {
+    port: u16,
+    child: Child,
+    _dir: tempfile::TempDir,
+}
+
+impl Sentinel {
+    fn of(master: &Server) -> Self {
+        let (port, dir) = (free_port(), tempfile::TempDir::new().unwrap());
+        let config = dir.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor night 127.0.0.1 {} 2\n\
+             sentinel down-after-milliseconds night 500\nsentinel failover-timeout night 2000\n",
+            dir.path().display(),
+            master.port
+        );
+        fs::write(&config, text).unwrap();
+        let child = Command::new("redis-server")
+            .arg(&config)
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is missing: install it with scripts/install-tools.sh test");
+        Self { port, child, _dir: dir }
+    }
+
+    /// What this Sentinel says, if it is there already.
+    fn ask(&self, words: &[&str]) -> Option<Value> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        redis::cmd("SENTINEL").arg(words).query(&mut client.get_connection().ok()?).ok()
+    }
+
+    fn master_port(&self) -> Option<String> {
+        let reply = self.ask(&["GET-MASTER-ADDR-BY-NAME", "night"])?;
+        let (_, port): (String, String) = redis::from_redis_value(reply).ok()?;
+        Some(port)
+    }
+
+    /// How many replicas and other Sentinels it knows.
+    fn knows(&self) -> (usize, usize) {
+        let count = |what| match self.ask(&[what, "night"]) {
+            Some(Value::Array(list)) => list.len(),
+            _ => 0,
+        };
+        (count("REPLICAS"), count("SENTINELS"))
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_exporter_follows_a_failover_within_two_scrapes() {
+    let mut master = Server::redis7();
+    let replica_of = ["--replicaof", "127.0.0.1", &master.port.to_string()];
+    let replicas = [Server::start_with(Flavor::Redis7, &replica_of), Server::start_with(Flavor::Redis7, &replica_of)];
+    let sentinels = [Sentinel::of(&master), Sentinel::of(&master), Sentinel::of(&master)];
+    until("the Sentinels know all", || sentinels.iter().all(|sentinel| sentinel.knows() == (2, 2)));
+    master.run("XGROUP CREATE s g $ MKSTREAM");
+    master.add("s", 1..=3);
+    until("the replicas have the stream", || replicas.iter().all(|r| r.run("EXISTS s") == Value::Int(1)));
+
+    let urls = sentinels.each_ref().map(|sentinel| format!("--redis.url=redis://127.0.0.1:{}", sentinel.port));
+    let mut args: Vec<_> = urls.iter().map(String::as_str).collect();
+    args.extend(["--redis.sentinel-master=night", "--stream=s=g"]);
+    let exporter = Exporter::start_bare(&args);
+    let page = exporter.scrape();
+    assert!(page.up() && page.has("role=\"master\""), "{}", exporter.log());
+
+    let old = master.port.to_string();
+    master.kill();
+    assert!(!exporter.scrape().up());
+    until("there is a new master", || {
+        let said: Vec<_> = sentinels.iter().filter_map(Sentinel::master_port).collect();
+        said.len() == 3 && said.iter().all(|port| *port != old && port == &said[0])
+    });
+    let pages = [exporter.scrape(), exporter.scrape()];
+    let page = &pages[1];
+    assert!(page.up() && page.has("role=\"master\""), "{}", exporter.log());
+    assert_eq!(page.group("messages_undelivered", "s", "g"), Some(3.0));
+}
+
+#[test]
+fn a_master_that_no_sentinel_knows_is_said() {
+    let master = Server::redis7();
+    let sentinel = Sentinel::of(&master);
+    until("the Sentinel answers", || sentinel.master_port().is_some());
+    let url = format!("--redis.url=redis://127.0.0.1:{}", sentinel.port);
+    let exporter = Exporter::start_bare(&[&url, "--redis.sentinel-master=day"]);
+    let page = exporter.scrape();
+    assert!(!page.up());
+    assert_eq!(page.errors("connect"), 1.0, "{}", exporter.log());
+    let log = exporter.logged("Redis cannot be asked");
+    assert!(log.contains("master day of the Sentinels redis://127.0.0.1"), "{log}");
+}
+
+/// Three masters, all slots shared out.
+struct Cluster {
+    nodes: Vec<Server>,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let node = |()| {
+            let (bus, timeout) = (free_port().to_string(), "1000");
+            Server::start_with(
+                Flavor::Redis7,
+                &["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", timeout],
+            )
+        };
+        let nodes: Vec<_> = [(); 3].map(node).into();
+        for (node, slots) in nodes.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
+            node.run(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
+            let bus: Value = redis::cmd("CONFIG").arg(&["GET", "cluster-port"]).query(&mut node.connection()).unwrap();
+            let (_, bus): (String, String) = redis::from_redis_value(bus).unwrap();
+            nodes[0].run(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port));
+        }
+        let cluster = Self { nodes };
+        until("the Cluster is whole", || {
+            cluster.nodes.iter().all(|node| {
+                let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut node.connection()).unwrap();
+                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+            })
+        });
+        cluster
+    }
+
+    fn exporter(&self, args: &[&str]) -> Exporter {
+        let url = format!("--redis.url={}", self.nodes[0].url());
+        Exporter::start_bare(&[&[url.as_str(), "--redis.cluster", "--redis.timeout=3s"], args].concat())
+    }
+
+    fn slot(&self, key: &str) -> u16 {
+        redis::cmd("CLUSTER").arg(&["KEYSLOT", key]).query(&mut self.nodes[0].connection()).unwrap()
+    }
+
+    fn owner(&self, key: &str) -> usize {
+        [5461, 10923, 16384].iter().position(|end| self.slot(key) < *end).unwrap()
+    }
+
+    fn id(&self, node: usize) -> String {
+        redis::cmd("CLUSTER").arg("MYID").query(&mut self.nodes[node].connection()).unwrap()
+    }
+
+    /// Hands a slot with one key over from one node to another, as redis-cli does it.
+    fn move_slot(&self, key: &str, from: usize, to: usize) {
+        let (slot, from_id, to_id) = (self.slot(key), self.id(from), self.id(to));
+        self.nodes[to].run(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}"));
+        self.nodes[from].run(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}"));
+        self.nodes[from].run(&format!("MIGRATE 127.0.0.1 {} {key} 0 1000", self.nodes[to].port));
+        for node in [to, from] {
+            self.nodes[node].run(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
+        }
+    }
+}
+
+#[test]
+fn a_cluster_is_collected_as_one_and_a_moved_slot_is_followed() {
+    let cluster = Cluster::start();
+    let keys: Vec<_> = (0..12).map(|number| format!("instrument:{number}")).collect();
+    for key in &keys {
+        let node = &cluster.nodes[cluster.owner(key)];
+        node.run(&format!("XGROUP CREATE {key} g $ MKSTREAM"));
+        node.add(key, 1..=5);
+        node.read(key, "g", "w", 2);
+    }
+    let owners: std::collections::BTreeSet<_> = keys.iter().map(|key| cluster.owner(key)).collect();
+    assert_eq!(owners.len(), 3, "the streams are on all nodes");
+
+    let exporter = cluster.exporter(&["--stream=instrument:*", "--stream=instrument:0=g"]);
+    let check = || {
+        let page = exporter.scrape();
+        assert!(page.up(), "{}", exporter.log());
+        for key in &keys {
+            assert_eq!(page.group("messages_undelivered", key, "g"), Some(3.0), "{key}: {}", exporter.log());
+            assert_eq!(page.group("messages_pending", key, "g"), Some(2.0), "{key}");
+            assert_eq!(page.collected(key), Some(1.0), "{key}: {}", exporter.log());
+        }
+        assert!(!page.has("redis_memory_used_bytes"), "no one server speaks for a Cluster");
+    };
+    check();
+    let key = &keys[0];
+    let from = cluster.owner(key);
+    cluster.move_slot(key, from, (from + 1) % 3);
+    check();
+    check();
+}
+
+#[test]
+fn a_cluster_with_a_node_down_is_down_and_comes_back() {
+    let mut cluster = Cluster::start();
+    let key = (0..).map(|number| format!("s{number}")).find(|key| cluster.owner(key) == 2).unwrap();
+    cluster.nodes[2].run(&format!("XGROUP CREATE {key} g $ MKSTREAM"));
+    let exporter = cluster.exporter(&[&format!("--stream={key}")]);
+    assert!(exporter.scrape().up(), "{}", exporter.log());
+    cluster.nodes[2].kill();
+    let began = std::time::Instant::now();
+    let page = exporter.scrape();
+    assert!(!page.up(), "{page:?}\n{}", exporter.log());
+    assert!(page.errors("connect") >= 1.0, "{page:?}\n{}", exporter.log());
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    let log = exporter.logged("Redis cannot be asked");
+    assert!(log.contains("the Cluster of redis://127.0.0.1"), "{log}");
+    cluster.nodes[2].spawn();
+    cluster.nodes[2].wait();
+    until("the Cluster is whole again", || exporter.scrape().up());
+}
