@@ -5,7 +5,7 @@ use crate::support::{Exporter, Flavor, Page, Server};
 const README: &str = include_str!("../../README.md");
 
 /// The words of the line in the README that makes the user.
-fn rights() -> Vec<&'static str> {
+pub fn rights() -> Vec<&'static str> {
     let line = README.lines().find(|line| line.starts_with("ACL SETUSER ")).expect("README has an ACL line");
     line.split_whitespace().collect()
 }

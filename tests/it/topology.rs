@@ -66,6 +66,25 @@ impl Drop for Sentinel {
     }
 }
 
+/// The user of the README, with these rights more.
+fn make_user(server: &Server, more: &[&str]) {
+    let rights = [crate::acl::rights(), more.to_vec()].concat();
+    server.run_args(&rights.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
+}
+
+fn as_user(args: &[&str]) -> Exporter {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_prompt-redis-exporter"));
+    command
+        .args(["--web.listen-address=127.0.0.1:0", "--redis.username=exporter"])
+        .args(args)
+        .env("PROMPT_REDIS_EXPORTER_REDIS_PASSWORD", "PASSWORD");
+    Exporter::spawn(&mut command)
+}
+
+fn nothing_was_denied(server: &Server) {
+    assert_eq!(server.run("ACL LOG"), Value::Array(vec![]), "nothing was even tried that is not allowed");
+}
+
 #[test]
 fn the_exporter_follows_a_failover_within_two_scrapes() {
     let mut master = Server::redis7();
@@ -73,16 +92,19 @@ fn the_exporter_follows_a_failover_within_two_scrapes() {
     let replicas = [Server::start_with(Flavor::Redis7, &replica_of), Server::start_with(Flavor::Redis7, &replica_of)];
     let sentinels = [Sentinel::of(&master), Sentinel::of(&master), Sentinel::of(&master)];
     until("the Sentinels know all", || sentinels.iter().all(|sentinel| sentinel.knows() == (2, 2)));
-    master.run("XGROUP CREATE s g $ MKSTREAM");
-    master.add("s", 1..=3);
-    until("the replicas have the stream", || replicas.iter().all(|r| r.run("EXISTS s") == Value::Int(1)));
+    replicas.iter().chain([&master]).for_each(|server| make_user(server, &["+role"]));
+    let key = "instrument:lsstcam";
+    master.run(&format!("XGROUP CREATE {key} g $ MKSTREAM"));
+    master.add(key, 1..=3);
+    until("the replicas have it", || replicas.iter().all(|r| r.run(&format!("XLEN {key}")) == Value::Int(3)));
 
     let urls = sentinels.each_ref().map(|sentinel| format!("--redis.url=redis://127.0.0.1:{}", sentinel.port));
     let mut args: Vec<_> = urls.iter().map(String::as_str).collect();
-    args.extend(["--redis.sentinel-master=night", "--stream=s=g"]);
-    let exporter = Exporter::start_bare(&args);
+    args.extend(["--redis.sentinel-master=night", "--stream=instrument:lsstcam=g"]);
+    let exporter = as_user(&args);
     let page = exporter.scrape();
     assert!(page.up() && page.has("role=\"master\""), "{}", exporter.log());
+    nothing_was_denied(&master);
 
     let old = master.port.to_string();
     master.kill();
@@ -94,7 +116,8 @@ fn the_exporter_follows_a_failover_within_two_scrapes() {
     let pages = [exporter.scrape(), exporter.scrape()];
     let page = &pages[1];
     assert!(page.up() && page.has("role=\"master\""), "{}", exporter.log());
-    assert_eq!(page.group("messages_undelivered", "s", "g"), Some(3.0));
+    assert_eq!(page.group("messages_undelivered", key, "g"), Some(3.0));
+    replicas.iter().for_each(nothing_was_denied);
 }
 
 #[test]
@@ -204,9 +227,22 @@ fn a_cluster_is_collected_as_one_and_a_moved_slot_is_followed() {
 }
 
 #[test]
+fn the_rights_of_the_readme_are_enough_for_a_cluster() {
+    let cluster = Cluster::start();
+    cluster.nodes.iter().for_each(|node| make_user(node, &["+cluster|slots", "+ping"]));
+    let owner = &cluster.nodes[cluster.owner("instrument:a")];
+    owner.run("XGROUP CREATE instrument:a g $ MKSTREAM");
+    let exporter = as_user(&[&format!("--redis.url={}", cluster.nodes[0].url()), "--redis.cluster"]);
+    let page = exporter.scrape();
+    assert!(page.up(), "{}", exporter.log());
+    assert_eq!(page.group("exists", "instrument:a", "g"), Some(1.0));
+    cluster.nodes.iter().for_each(nothing_was_denied);
+}
+
+#[test]
 fn a_cluster_with_a_node_down_is_down_and_comes_back() {
     let mut cluster = Cluster::start();
-    let key = (0..).map(|number| format!("s{number}")).find(|key| cluster.owner(key) == 2).unwrap();
+    let key = (0..1_000).map(|number| format!("s{number}")).find(|key| cluster.owner(key) == 2).unwrap();
     cluster.nodes[2].run(&format!("XGROUP CREATE {key} g $ MKSTREAM"));
     let exporter = cluster.exporter(&[&format!("--stream={key}")]);
     assert!(exporter.scrape().up(), "{}", exporter.log());
