@@ -116,7 +116,9 @@ impl Exporter {
             Err(error) => self.count(error),
         }
         lock(&self.health).tell(&outcome);
-        Collected { outcome: Arc::new(outcome), duration: began.elapsed() }
+        let duration = began.elapsed();
+        tracing::debug!(?duration, up = outcome.is_ok(), "collected");
+        Collected { outcome: Arc::new(outcome), duration }
     }
 
     fn count(&self, error: &Error) {
