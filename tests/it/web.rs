@@ -94,6 +94,20 @@ fn two_hundred_silent_clients_cost_the_next_one_nothing() {
 }
 
 #[test]
+fn a_client_beyond_all_places_is_served_when_one_leaves() {
+    let server = Server::redis7();
+    let exporter = Exporter::start(&server, &[]);
+    let silent: Vec<_> = (0..512).map(|_| TcpStream::connect(&exporter.address).unwrap()).collect();
+    thread::sleep(Duration::from_millis(300));
+    let address = exporter.address.clone();
+    let waiting = thread::spawn(move || crate::support::request(&address, "GET", "/-/healthy", &[]).status);
+    thread::sleep(Duration::from_millis(200));
+    assert!(!waiting.is_finished(), "there is no place yet");
+    drop(silent);
+    assert_eq!(waiting.join().unwrap(), 200);
+}
+
+#[test]
 fn a_client_that_never_asks_is_shown_out() {
     let server = Server::redis7();
     let exporter = Exporter::start(&server, &[]);
