@@ -9,8 +9,8 @@ export RUST_BACKTRACE ?= 0
 ## DEMO_SECONDS.
 demo:
 	scripts/install-tools.sh demo
-	$(CARGO) build --release --quiet --bin prompt-redis-exporter --example observing_night
-	EXPORTER=target/release/prompt-redis-exporter NIGHT=target/release/examples/observing_night scripts/demo.sh
+	$(CARGO) build --quiet --bin prompt-redis-exporter --example observing_night
+	EXPORTER=target/debug/prompt-redis-exporter NIGHT=target/debug/examples/observing_night scripts/demo.sh
 
 ## Everything that must hold before a change lands.
 test: tools check unit
