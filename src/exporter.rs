@@ -65,11 +65,10 @@ impl Exporter {
     /// A page with values read after this call, or by a collection that was under way already. Takes at most `patience`
     /// and at most the exporter's own timeout; after that the page says that Redis is down.
     pub async fn page(self: &Arc<Self>, patience: Option<Duration>) -> Page {
-        let patience = patience.map_or(self.timeout, |patience| patience.min(self.timeout));
-        let began = Instant::now();
-        let Collected { outcome, duration } = match timeout(patience, self.join()).await {
-            Ok(collected) => collected,
-            Err(_) => self.finish(began, Err(self.too_slow(patience))),
+        let Collected { outcome, duration } = match patience.filter(|patience| *patience < self.timeout) {
+            Some(patience) => self.wait(patience).await,
+            // The collection's own deadline comes first.
+            None => self.join().await,
         };
         Page {
             outcome,
@@ -78,6 +77,22 @@ impl Exporter {
             errors: self.errors.each_ref().map(|count| count.load(Ordering::Relaxed)),
             process: Process::look(),
         }
+    }
+
+    /// Waits for the collection, but no longer than this.
+    async fn wait(self: &Arc<Self>, patience: Duration) -> Collected {
+        let began = Instant::now();
+        if let Ok(collected) = timeout(patience, self.join()).await {
+            return collected;
+        }
+        // Somebody with more patience may still get an answer: then that one is what the log is told.
+        let others_wait = lock(&self.under_way).as_ref().and_then(WeakShared::upgrade).is_some();
+        let outcome = Err(self.too_slow(patience));
+        self.count_errors(&outcome);
+        if !others_wait {
+            lock(&self.health).tell(&outcome);
+        }
+        Collected { outcome: Arc::new(outcome), duration: began.elapsed() }
     }
 
     /// Joins the collection that is under way, or begins one.
@@ -101,7 +116,11 @@ impl Exporter {
             Ok(outcome) => outcome,
             Err(_) => Err(self.too_slow(self.timeout)),
         };
-        self.finish(began, outcome)
+        self.count_errors(&outcome);
+        lock(&self.health).tell(&outcome);
+        let duration = began.elapsed();
+        tracing::debug!(?duration, up = outcome.is_ok(), "collected");
+        Collected { outcome: Arc::new(outcome), duration }
     }
 
     fn too_slow(&self, patience: Duration) -> Error {
@@ -109,16 +128,11 @@ impl Exporter {
         Error::new(Kind::Timeout, format!("no complete answer from {endpoint} within {patience:?}"))
     }
 
-    /// Counts what went wrong, and says so if it is news.
-    fn finish(&self, began: Instant, outcome: Result<Snapshot, Error>) -> Collected {
-        match &outcome {
+    fn count_errors(&self, outcome: &Result<Snapshot, Error>) {
+        match outcome {
             Ok(snapshot) => snapshot.failures().for_each(|(_, error)| self.count(error)),
             Err(error) => self.count(error),
         }
-        lock(&self.health).tell(&outcome);
-        let duration = began.elapsed();
-        tracing::debug!(?duration, up = outcome.is_ok(), "collected");
-        Collected { outcome: Arc::new(outcome), duration }
     }
 
     fn count(&self, error: &Error) {

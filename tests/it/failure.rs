@@ -95,6 +95,8 @@ fn a_scraper_with_little_time_does_not_end_the_collection_of_another() {
     let patient = patient.join().unwrap();
     assert!(patient.up());
     assert_eq!(patient.value("prompt_redis_exporter_collections_total"), Some(2.0), "both shared the second one");
+    assert_eq!(patient.errors("timeout"), 1.0, "of the hasty one");
+    assert!(!exporter.log().contains("Redis cannot be asked"), "it could be asked: {}", exporter.log());
 }
 
 #[test]
