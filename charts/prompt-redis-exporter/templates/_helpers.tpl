@@ -1,0 +1,178 @@
+{{/*
+Name of every object: the chart's, without the release's. Phalanx names things so, and in a namespace called
+prompt-redis a release called prompt-redis would only say it again.
+*/}}
+{{- define "prompt-redis-exporter.name" -}}
+{{- .Values.fullnameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "prompt-redis-exporter.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- .Values.serviceAccount.name | default (include "prompt-redis-exporter.name" .) }}
+{{- else }}
+{{- .Values.serviceAccount.name | default "default" }}
+{{- end }}
+{{- end }}
+
+{{/*
+Labels that selectors use: they must never change, Kubernetes refuses that. The name tells two exporters of one release
+apart.
+*/}}
+{{- define "prompt-redis-exporter.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- if .Values.fullnameOverride }}
+app.kubernetes.io/component: {{ include "prompt-redis-exporter.name" . }}
+{{- end }}
+{{- end }}
+
+{{- define "prompt-redis-exporter.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "prompt-redis-exporter.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{/* One variable. Nothing is written for an empty value, so that the exporter's own default counts. */}}
+{{- define "prompt-redis-exporter.variable" -}}
+{{- with index . 1 }}
+- name: PROMPT_REDIS_EXPORTER_{{ index $ 0 }}
+  value: {{ toString . | quote }}
+{{- end }}
+{{- end }}
+
+{{/*
+The exporter's options, as environment variables and not as arguments: a process that is started in the pod later, by
+`kubectl exec`, gets the pod's variables, but not the container's arguments.
+No secret is among them, since they show in the pod's manifest: passwords are files.
+*/}}
+{{- define "prompt-redis-exporter.env" -}}
+{{- $auth := .Values.redis.auth }}
+{{- $tls := .Values.redis.tls }}
+{{- include "prompt-redis-exporter.variable" (list "REDIS_URL" (join "," .Values.redis.urls)) }}
+{{- /* Sentinel: this line, its check below, its value, its line in the schema. */}}
+{{- include "prompt-redis-exporter.variable" (list "REDIS_SENTINEL_MASTER" .Values.redis.sentinelMaster) }}
+{{- /* Cluster: the same. */}}
+{{- include "prompt-redis-exporter.variable" (list "REDIS_CLUSTER" .Values.redis.cluster) }}
+{{- include "prompt-redis-exporter.variable" (list "REDIS_TIMEOUT" .Values.redis.timeout) }}
+{{- include "prompt-redis-exporter.variable" (list "REDIS_USERNAME" $auth.username) }}
+{{- if $auth.usernameKey }}
+- name: PROMPT_REDIS_EXPORTER_REDIS_USERNAME
+  valueFrom:
+    secretKeyRef:
+      name: {{ $auth.secretName }}
+      key: {{ $auth.usernameKey }}
+{{- end }}
+{{- if $auth.secretName }}
+{{- include "prompt-redis-exporter.variable" (list "REDIS_PASSWORD_FILE" (printf "/etc/prompt-redis-exporter/auth/%s" $auth.passwordKey)) }}
+{{- end }}
+{{- if $tls.secretName }}
+{{- range $name, $key := dict "CA" $tls.caKey "CERT" $tls.certKey "KEY" $tls.keyKey }}
+{{- if $key }}
+{{- include "prompt-redis-exporter.variable" (list (printf "REDIS_TLS_%s_FILE" $name) (printf "/etc/prompt-redis-exporter/tls/%s" $key)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- include "prompt-redis-exporter.variable" (list "STREAM" (join "," .Values.streams)) }}
+- name: PROMPT_REDIS_EXPORTER_COLLECTOR_UNDELIVERED_MAX
+  value: {{ int .Values.collector.undeliveredMax | quote }}
+- name: PROMPT_REDIS_EXPORTER_COLLECTOR_SERVER
+  value: {{ .Values.collector.server | quote }}
+- name: PROMPT_REDIS_EXPORTER_COLLECTOR_CONSUMERS
+  value: {{ .Values.collector.consumers | quote }}
+- name: PROMPT_REDIS_EXPORTER_COLLECTOR_CONSUMERS_MAX
+  value: {{ int .Values.collector.consumersMax | quote }}
+{{- include "prompt-redis-exporter.variable" (list "WEB_TELEMETRY_PATH" .Values.web.telemetryPath) }}
+{{- /* Web configuration: this, its volume in the Deployment, its values, its lines in the schema. */}}
+{{- if .Values.web.config.secretName }}
+{{- include "prompt-redis-exporter.variable" (list "WEB_CONFIG_FILE" (printf "/etc/prompt-redis-exporter/web/%s" .Values.web.config.key)) }}
+{{- end }}
+{{- include "prompt-redis-exporter.variable" (list "LOG_LEVEL" .Values.log.level) }}
+{{- include "prompt-redis-exporter.variable" (list "LOG_FORMAT" .Values.log.format) }}
+{{- end }}
+
+{{/*
+A probe. With a web configuration it only tries the port: the configuration may ask for a password or a client
+certificate, and a probe has neither.
+*/}}
+{{- define "prompt-redis-exporter.probe" -}}
+{{- $root := index . 0 }}
+{{- if $root.Values.web.config.secretName -}}
+tcpSocket:
+  port: metrics
+{{- else -}}
+httpGet:
+  path: {{ index . 1 }}
+  port: metrics
+{{- end }}
+periodSeconds: 10
+timeoutSeconds: 2
+failureThreshold: 3
+{{- end }}
+
+{{/*
+What a schema cannot say: values that contradict each other. Better a sentence here than a pod that does not start, or
+one that starts and does not do what was meant.
+*/}}
+{{- define "prompt-redis-exporter.check" -}}
+{{- $redis := .Values.redis }}
+{{- range concat $redis.urls .Values.streams }}
+{{- if contains "," . }}
+{{- fail (printf "%s: no commas in a URL or a stream, the exporter would take it for two" .) }}
+{{- end }}
+{{- end }}
+{{- range $redis.urls }}
+{{- if regexMatch "^[a-z]+://[^/@]*:[^/@]*@" . }}
+{{- fail "redis.urls: a URL holds a password. Put it in a Secret and name that in redis.auth.secretName" }}
+{{- end }}
+{{- if and $redis.tls.secretName (not (hasPrefix "rediss://" .)) }}
+{{- fail (printf "redis.tls.secretName is set, but %s is not spoken to over TLS: write rediss://" .) }}
+{{- end }}
+{{- end }}
+{{- if and (gt (len $redis.urls) 1) (not $redis.sentinelMaster) (not $redis.cluster) }}
+{{- fail "redis.urls: several URLs need redis.sentinelMaster or redis.cluster" }}
+{{- end }}
+{{- if and $redis.sentinelMaster $redis.cluster }}
+{{- fail "redis.sentinelMaster and redis.cluster: one or the other" }}
+{{- end }}
+{{- if and $redis.sentinelMaster .Values.networkPolicy.enabled (not .Values.networkPolicy.redisPorts) }}
+{{- fail "redis.sentinelMaster: networkPolicy.redisPorts must name the port of the Redis servers, for instance [6379]; the URLs only have that of the Sentinels" }}
+{{- end }}
+{{- if and $redis.auth.username $redis.auth.usernameKey }}
+{{- fail "redis.auth.username and redis.auth.usernameKey: one or the other" }}
+{{- end }}
+{{- if and $redis.auth.usernameKey (not $redis.auth.secretName) }}
+{{- fail "redis.auth.usernameKey needs redis.auth.secretName" }}
+{{- end }}
+{{- if ne (empty $redis.tls.certKey) (empty $redis.tls.keyKey) }}
+{{- fail "redis.tls.certKey and redis.tls.keyKey: both or neither" }}
+{{- end }}
+{{- if and (or $redis.tls.certKey $redis.tls.keyKey) (not $redis.tls.secretName) }}
+{{- fail "redis.tls.certKey and redis.tls.keyKey need redis.tls.secretName" }}
+{{- end }}
+{{- if and .Values.web.config.tls (not .Values.web.config.secretName) }}
+{{- fail "web.config.tls needs web.config.secretName" }}
+{{- end }}
+{{- end }}
+
+{{/* One of the repository's own files. Their braces are Prometheus's and Grafana's, so nothing may evaluate them. */}}
+{{- define "prompt-redis-exporter.file" -}}
+{{- $text := .root.Files.Get .path }}
+{{- if not (hasPrefix .start (regexReplaceAll "(?m)^#.*\n" $text "")) }}
+{{- fail (printf "%s is not what it should be. The charts's files are links into the repository: take the packaged chart, or copy with the links followed (cp -rL)" .path) }}
+{{- end }}
+{{- $text }}
+{{- end }}
+
+{{/* Ports of Redis: those in the URLs, 6379 where a URL has none, and those added. */}}
+{{- define "prompt-redis-exporter.redisPorts" -}}
+{{- $ports := list }}
+{{- range .Values.redis.urls }}
+{{- $host := regexReplaceAll "^[a-z]+://([^/@]*@)?([^/?]*).*$" . "${2}" }}
+{{- $ports = append $ports (regexFind ":[0-9]+$" $host | trimPrefix ":" | default "6379") }}
+{{- end }}
+{{- range .Values.networkPolicy.redisPorts }}
+{{- $ports = append $ports (toString (int .)) }}
+{{- end }}
+{{- $ports | uniq | sortAlpha | join "," }}
+{{- end }}
