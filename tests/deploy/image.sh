@@ -11,7 +11,7 @@
 #
 # Needs root, Debian 12, and 4 GB under TMPDIR. Takes some minutes: the build is a release build, made twice, the second
 # time to see that the dependencies come out of the cache. Ends with "N passed, 0 failed", or stops at the first failure.
-# STORAGE_DRIVER=vfs for kernels without overlayfs (slower, and about 10 GB).
+# STORAGE_DRIVER=vfs for kernels without overlayfs (slower, and about 13 GB).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
