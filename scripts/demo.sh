@@ -35,13 +35,15 @@ stop() {
     for pid in "$@"; do wait "$pid" 2>/dev/null || true; done
 }
 
-# The nights first, so that they finish their numbers while there is a Redis.
+# The nights first, so that they finish their numbers while there is a Redis. All is stopped before anything is said:
+# there may be nobody left to say it to.
 clean_up() {
     local status=$?
+    set +e
     trap '' INT TERM HUP PIPE
     stop ${night_pids[@]+"${night_pids[@]}"}
-    if [ "$status" = 0 ]; then what_the_nights_did; fi
     stop $exporter_pid $redis_pid
+    if [ "$status" = 0 ]; then what_the_nights_did; fi
     rm -rf "$temp"
     exit "$status"
 }

@@ -77,25 +77,37 @@ pub fn waiting(stream: &Stream, group: &Group) -> Waiting {
 
 /// At least this many entries left the stream before the group read them; `None` when no counter can tell.
 ///
-/// Two witnesses, each heard only where its parts are known. Redis's lag less what really waits: on 7.0 to 7.4 the
-/// difference is what was trimmed unread, for ever. Entries that left the stream less entries the group read: what
-/// left and was not read is lost. On 8.0 and Valkey both fall silent once the group reads on.
+/// Two witnesses. Redis's lag less what really waits: on 7.0 to 7.4 the difference is what was trimmed unread, for ever.
+/// Entries that left the stream less entries the group read: what left and was not read is lost. On 8.0 and Valkey both
+/// fall silent once the group reads on. A number that is sometimes less than before looks like a new loss when it comes
+/// back, so where the lag could tell, and what waits is not known, there is none.
 #[must_use]
 pub fn lost(stream: &Stream, group: &Group) -> Option<u64> {
-    let waits = waiting(stream, group).entries().map(i128::from);
-    let read = group.entries_read.map(i128::from);
-    let added = stream.entries_added.map(i128::from);
-    let unread = added.zip(read).map(|(added, read)| added - read);
-
-    let phantom = group.lag.map(i128::from).zip(waits).map(|(lag, waits)| {
+    let added = i128::from(stream.entries_added?);
+    let gone = added - i128::from(stream.length);
+    let Some(read) = group.entries_read.map(i128::from) else {
+        // Redis does not know what the group has read. Where nothing ever left the stream, nothing is lost.
+        return (group.lag.is_some() && gone == 0).then_some(0);
+    };
+    let unread = added - read;
+    let phantom = match group.lag {
         // The stream is asked before its groups. What was added in between is in the lag and not in what waits, and is
-        // not lost: so the lag counts only as far as the stream's own counter went. Without a read counter Redis
-        // takes the lag from the stream's length, and there is no phantom.
-        lag.min(unread.unwrap_or(waits)) - waits
-    });
-    let gone_unread = unread.map(|unread| unread - i128::from(stream.length));
-    // `None` is below every `Some`, so this is the larger of those that speak.
-    phantom.max(gone_unread).map(|least| u64::try_from(least.max(0)).unwrap_or(u64::MAX))
+        // not lost: so the lag counts only as far as the stream's own counter went.
+        Some(lag) => Some(i128::from(lag).min(unread) - i128::from(undisturbed_entries(stream, group)?)),
+        None => None,
+    };
+    let gone_unread = gone - read;
+    let least = phantom.map_or(gone_unread, |phantom| phantom.max(gone_unread)).max(0);
+    Some(u64::try_from(least).unwrap_or(u64::MAX))
+}
+
+/// What waits, if it can be held against the lag: an entry that was read and deleted before we came to count would look
+/// like one that is lost.
+fn undisturbed_entries(stream: &Stream, group: &Group) -> Option<u64> {
+    match (position(stream, group.last_delivered), group.counted) {
+        (Position::Between, Some(counted)) if !counted.undisturbed => None,
+        _ => waiting(stream, group).entries(),
+    }
 }
 
 #[cfg(test)]
@@ -139,7 +151,10 @@ mod tests {
     }
 
     fn counted(group: Group, entries: u64, oldest: u64) -> Group {
-        Group { counted: Some(Counted { entries: Some(entries), oldest: Some(id(oldest)) }), ..group }
+        Group {
+            counted: Some(Counted { entries: Some(entries), oldest: Some(id(oldest)), undisturbed: true }),
+            ..group
+        }
     }
 
     /// Every row of facts/redis-streams.md, for each family of servers: what the counters said, and what is true.
@@ -189,15 +204,35 @@ mod tests {
     }
 
     #[test]
+    fn without_a_read_counter_nothing_is_said_of_what_left() {
+        assert_eq!(lost(&stream(10, 10), &group(0, None, Some(1))), None, "nine left, and nobody knows who read them");
+        assert_eq!(lost(&stream(1, 10), &group(0, None, Some(10))), Some(0), "nothing ever left");
+    }
+
+    #[test]
+    fn a_count_that_was_disturbed_is_not_held_against_the_lag() {
+        let disturbed = |undisturbed| Group {
+            counted: Some(Counted { entries: Some(2), oldest: Some(id(9)), undisturbed }),
+            ..group(5, Some(5), Some(5))
+        };
+        assert_eq!(lost(&stream(1, 10), &disturbed(true)), Some(3));
+        assert_eq!(lost(&stream(1, 10), &disturbed(false)), None);
+        assert_eq!(lost(&stream(1, 10), &group(5, Some(5), Some(5))), None, "nor one that was not made");
+    }
+
+    #[test]
     fn what_was_not_counted_is_not_known() {
         let waits = waiting(&stream(1, 10), &group(5, Some(5), Some(5)));
         assert_eq!(waits, Waiting::Some { entries: None, oldest: None });
-        assert_eq!(lost(&stream(1, 10), &group(5, None, Some(5))), None);
+        assert_eq!(lost(&stream(1, 10), &group(5, Some(5), Some(5))), None);
     }
 
     #[test]
     fn beyond_the_cap_the_oldest_is_known_and_the_number_is_not() {
-        let beyond = Group { counted: Some(Counted { entries: None, oldest: Some(id(6)) }), ..group(5, None, None) };
+        let beyond = Group {
+            counted: Some(Counted { entries: None, oldest: Some(id(6)), undisturbed: true }),
+            ..group(5, None, None)
+        };
         let waits = waiting(&stream(1, 10), &beyond);
         assert_eq!(waits, Waiting::Some { entries: None, oldest: Some(id(6)) });
     }
@@ -218,7 +253,10 @@ mod tests {
 
     #[test]
     fn entries_deleted_between_the_questions_do_not_wait() {
-        let gone = Group { counted: Some(Counted { entries: Some(0), oldest: None }), ..group(5, None, None) };
+        let gone = Group {
+            counted: Some(Counted { entries: Some(0), oldest: None, undisturbed: false }),
+            ..group(5, None, None)
+        };
         assert_eq!(waiting(&stream(1, 10), &gone), Waiting::None);
     }
 

@@ -67,9 +67,15 @@ impl Config {
     }
 }
 
+/// No scraper waits longer.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+
 fn timeout(typed: &str) -> Result<Duration, ConfigError> {
     match humantime::parse_duration(typed) {
         Ok(Duration::ZERO) => Err(ConfigError::new("--redis.timeout is 0: no collection could ever end; say 5s")),
+        Ok(timeout) if timeout > LONGEST_TIMEOUT => {
+            Err(ConfigError::new(format!("--redis.timeout '{typed}' is longer than an hour; say 5s")))
+        }
         Ok(timeout) => Ok(timeout),
         Err(error) => {
             Err(ConfigError::new(format!("--redis.timeout '{typed}' is no duration ({error}): say 5s or 500ms")))
@@ -82,6 +88,11 @@ fn endpoint(redis: RedisArgs, password: Option<String>) -> Result<Endpoint, Conf
         (Some(_), true) => {
             return Err(ConfigError::new(
                 "--redis.sentinel-master and --redis.cluster exclude each other: a Cluster has no Sentinels",
+            ));
+        }
+        (Some(name), false) if name.is_empty() => {
+            return Err(ConfigError::new(
+                "--redis.sentinel-master is empty: say the master's name, as in sentinel.conf",
             ));
         }
         (Some(name), false) => Topology::Sentinel(name),
@@ -317,6 +328,9 @@ mod tests {
         for (args, wrong, right) in [
             (&["--redis.timeout=0s"][..], "--redis.timeout", "5s"),
             (&["--redis.timeout=soon"], "'soon'", "5s"),
+            (&["--redis.timeout=18446744073709551615s"], "hour", "5s"),
+            (&["--redis.sentinel-master="], "empty", "name"),
+            (&["--redis.url=rediss://h", "--redis.tls-ca-file=/dev/null"], "no certificate", "--redis.tls-ca-file"),
             (&["--stream="], "names no key", "instrument:lsstcam"),
             (&["--stream==g"], "names no key", "KEY=GROUP"),
             (&["--stream=s="], "names no group", "KEY=GROUP"),

@@ -3,7 +3,8 @@
 //! Knows nothing of streams, and not how the connection was made ([`crate::endpoint`]).
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
     vec,
 };
 
@@ -24,10 +25,13 @@ use crate::{
     reply::{self, Answer},
 };
 
-/// Questions that travel in one write. Two such writes are on their way at a time, so that a thousand streams take one
+/// Questions that travel in one write. Four such writes are on their way at a time, so that a thousand streams take one
 /// round trip, and ten thousand don't pile up in Redis's output buffer, nor in our memory.
 const QUESTIONS_A_WRITE: usize = 1024;
-const WRITES_UNDER_WAY: usize = 2;
+const WRITES_UNDER_WAY: usize = 4;
+
+/// So long a refusal to count is remembered, before it is tried again: a right may be given meanwhile.
+const NO_COUNT_FOR: Duration = Duration::from_secs(300);
 
 /// A connection that is made and logged in. Dropping it closes it, whatever is still under way.
 #[derive(Debug)]
@@ -35,7 +39,8 @@ pub(crate) struct Connection {
     link: Link,
     /// Who is at the other end, for the log.
     peer: String,
-    may_count: AtomicBool,
+    /// When the server last refused to count for us.
+    no_count: Mutex<Option<Instant>>,
 }
 
 enum Link {
@@ -62,11 +67,11 @@ pub(crate) enum Node {
 
 impl Connection {
     pub(crate) fn to_one(connection: MultiplexedConnection, peer: String) -> Self {
-        Self { link: Link::One(connection), peer, may_count: AtomicBool::new(true) }
+        Self { link: Link::One(connection), peer, no_count: Mutex::default() }
     }
 
     pub(crate) fn to_cluster(connection: ClusterConnection, peer: String) -> Self {
-        Self { link: Link::Cluster(connection), peer, may_count: AtomicBool::new(true) }
+        Self { link: Link::Cluster(connection), peer, no_count: Mutex::default() }
     }
 
     /// Sends the questions, in as few writes as is good for Redis, and gives their replies in order.
@@ -143,12 +148,16 @@ impl Connection {
 
     /// Does the server let us count with a script, as far as we know?
     pub(crate) fn may_count(&self) -> bool {
-        self.may_count.load(Ordering::Relaxed)
+        self.no_count().is_none_or(|refused| refused.elapsed() > NO_COUNT_FOR)
     }
 
-    /// The server does not let us count with a script: not to be tried again over this connection.
+    /// The server does not let us count with a script.
     pub(crate) fn stop_counting(&self) {
-        self.may_count.store(false, Ordering::Relaxed);
+        *self.no_count() = Some(Instant::now());
+    }
+
+    fn no_count(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.no_count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -16,6 +16,7 @@ use redis::{
     io::tcp::TcpSettings,
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
     cli::PASSWORD_VARIABLE,
@@ -23,8 +24,9 @@ use crate::{
     error::{Error, Kind},
 };
 
-/// How long what was sent may stay unconfirmed by the other machine (not by Redis: a busy Redis loses nothing). It
-/// tells a connection whose other end vanished without a word, while there is still time to make a new one.
+/// How long what was sent may stay unconfirmed by the other machine. It tells a connection whose other end vanished
+/// without a word, while there is still time to make a new one. A Redis that is merely busy is confirmed for by its
+/// machine, as long as what we send fits into the buffers there.
 const UNCONFIRMED_FOR: Duration = Duration::from_secs(2);
 
 /// A node of a Cluster is asked again this often, with so many milliseconds in between, before it is given up: it may
@@ -338,9 +340,18 @@ fn read(file: &Path, option: &str) -> Result<Vec<u8>, Error> {
     })
 }
 
+/// The authorities in a file, which are at least one: without any, every server would be refused.
+fn authorities_in(file: &Path) -> Result<Vec<u8>, Error> {
+    let pem = read(file, "--redis.tls-ca-file")?;
+    if CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()) {
+        return Ok(pem);
+    }
+    Err(Error::new(Kind::Connect, format!("--redis.tls-ca-file {} holds no certificate in PEM", file.display())))
+}
+
 impl TlsFiles {
     fn certificates(&self) -> Result<TlsCertificates, Error> {
-        let root_cert = self.ca.as_deref().map(|file| read(file, "--redis.tls-ca-file")).transpose()?;
+        let root_cert = self.ca.as_deref().map(authorities_in).transpose()?;
         let client_tls = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Some(ClientTlsConfig {
                 client_cert: read(cert, "--redis.tls-cert-file")?,

@@ -66,12 +66,15 @@ impl fmt::Display for Kind {
 pub struct Error {
     kind: Kind,
     message: String,
+    /// Redis as a whole could not be asked, not just this question.
+    about_the_server: bool,
 }
 
 impl Error {
     /// An error of this kind; `message` says what was asked and what came back, never a secret.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        let about_the_server = matches!(kind, Kind::Connect | Kind::Auth | Kind::Timeout | Kind::Loading);
+        Self { kind, message: message.into(), about_the_server }
     }
 
     /// An answer of a shape that we don't know; `expected` says which one would do.
@@ -88,13 +91,13 @@ impl Error {
     /// The same error, with what was being done put before it.
     #[must_use]
     pub(crate) fn context(self, doing: impl fmt::Display) -> Self {
-        Self { kind: self.kind, message: format!("{doing}: {}", self.message) }
+        Self { message: format!("{doing}: {}", self.message), ..self }
     }
 
     /// True for an answer that says nothing about one stream but that Redis as a whole cannot be asked.
     #[must_use]
     pub(crate) const fn is_about_the_server(&self) -> bool {
-        matches!(self.kind, Kind::Connect | Kind::Auth | Kind::Timeout | Kind::Loading)
+        self.about_the_server
     }
 }
 
@@ -118,7 +121,9 @@ impl From<redis::RedisError> for Error {
                 _ => Kind::Other,
             },
         };
-        Self::new(kind, error.to_string())
+        let error_of_all = matches!(error.code(), Some("BUSY" | "MASTERDOWN"));
+        let new = Self::new(kind, error.to_string());
+        Self { about_the_server: new.about_the_server || error_of_all, ..new }
     }
 }
 

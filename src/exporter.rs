@@ -85,14 +85,13 @@ impl Exporter {
         if let Ok(collected) = timeout(patience, self.join()).await {
             return collected;
         }
-        // Somebody with more patience may still get an answer: then that one is what the log is told.
-        let others_wait = lock(&self.under_way).as_ref().and_then(WeakShared::upgrade).is_some();
-        let outcome = Err(self.too_slow(patience));
-        self.count_errors(&outcome);
-        if !others_wait {
-            lock(&self.health).tell(&outcome);
+        let error = self.too_slow(patience);
+        // Somebody with more patience may still get an answer, and the log hears of that one. If nobody waits, the
+        // collection has ended just now, and has told.
+        if lock(&self.under_way).as_ref().and_then(WeakShared::upgrade).is_some() {
+            self.count(&error);
         }
-        Collected { outcome: Arc::new(outcome), duration: began.elapsed() }
+        Collected { outcome: Arc::new(Err(error)), duration: began.elapsed() }
     }
 
     /// Joins the collection that is under way, or begins one.
@@ -112,12 +111,13 @@ impl Exporter {
 
     async fn collect(self: Arc<Self>) -> Collected {
         let began = Instant::now();
+        let mut unfinished = Unfinished(Some(Arc::clone(&self)));
         let outcome = match timeout(self.timeout, self.source.collect()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.too_slow(self.timeout)),
         };
-        self.count_errors(&outcome);
-        lock(&self.health).tell(&outcome);
+        unfinished.0 = None;
+        self.tell(&outcome);
         let duration = began.elapsed();
         tracing::debug!(?duration, up = outcome.is_ok(), "collected");
         Collected { outcome: Arc::new(outcome), duration }
@@ -128,17 +128,33 @@ impl Exporter {
         Error::new(Kind::Timeout, format!("no complete answer from {endpoint} within {patience:?}"))
     }
 
-    fn count_errors(&self, outcome: &Result<Snapshot, Error>) {
+    /// Counts what went wrong, and says so if it is news.
+    fn tell(&self, outcome: &Result<Snapshot, Error>) {
         match outcome {
             Ok(snapshot) => snapshot.failures().for_each(|(_, error)| self.count(error)),
             Err(error) => self.count(error),
         }
+        lock(&self.health).tell(outcome);
     }
 
     fn count(&self, error: &Error) {
         let index = Kind::ALL.iter().position(|kind| *kind == error.kind());
         if let Some(count) = index.and_then(|index| self.errors.get(index)) {
             count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A collection under way. If it is dropped because nobody waits for it any more, that is told like any other failure:
+/// a scraper that breaks off would leave no trace otherwise.
+struct Unfinished(Option<Arc<Exporter>>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(exporter) = self.0.take() {
+            let endpoint = exporter.source.endpoint();
+            let message = format!("no complete answer from {endpoint} before the last scraper gave up");
+            exporter.tell(&Err(Error::new(Kind::Timeout, message)));
         }
     }
 }

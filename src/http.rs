@@ -4,6 +4,7 @@
 
 use std::{
     convert::Infallible,
+    fmt,
     future::Future,
     io::{self, Write},
     pin::pin,
@@ -51,7 +52,8 @@ const HEAD_BYTES: usize = 16 * 1024;
 const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
 
 /// Makes the metrics page in this format; waits no longer than the scraper does, if that is known.
-pub type MakePage = Box<dyn Fn(Format, Option<Duration>) -> BoxFuture<'static, String> + Send + Sync>;
+pub type MakePage =
+    Box<dyn Fn(Format, Option<Duration>) -> BoxFuture<'static, Result<String, fmt::Error>> + Send + Sync>;
 
 /// What there is to see.
 pub struct Site {
@@ -182,7 +184,9 @@ async fn answer(site: &Site, request: &Request<Incoming>) -> Response<Full<Bytes
 
 async fn metrics(site: &Site, asked: &HeaderMap) -> Response<Full<Bytes>> {
     let format = format_for(asked);
-    let text = (site.make_page)(format, patience(asked)).await;
+    let Ok(text) = (site.make_page)(format, patience(asked)).await else {
+        return plain(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be written\n");
+    };
     let packed = if takes_gzip(asked) { gzip(&text).ok() } else { None };
     let is_packed = packed.is_some();
     let mut response = respond(StatusCode::OK, format.content_type(), packed.unwrap_or_else(|| text.into_bytes()));

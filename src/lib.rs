@@ -57,7 +57,7 @@ pub async fn run(config: config::Config, listeners: Vec<TcpListener>, shutdown: 
         let exporter = Arc::clone(&exporter);
         Box::pin(async move {
             let page = exporter.page(patience).await;
-            exposition::render(page, format).unwrap_or_default()
+            exposition::render(page, format)
         })
     });
     // A scrape in flight ends at the timeout at the latest; writing it out takes a moment more.

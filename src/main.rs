@@ -16,27 +16,43 @@ use tracing::level_filters::LevelFilter;
 /// The exit status for a wrong option, like clap's own.
 const WRONG_OPTION: u8 = 2;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = match Cli::from_args(env::args_os()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    let config = match Config::new(cli, env::var(PASSWORD_VARIABLE).ok()) {
+    let config = match password().and_then(|password| Config::new(cli, password).map_err(|error| error.to_string())) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("error: {error}");
+        Err(sentence) => {
+            eprintln!("error: {sentence}");
             return WRONG_OPTION.into();
         }
     };
     start_log(config.log_level, config.log_format);
-    match serve(config).await {
+    match run_until_told(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The password's own variable.
+fn password() -> Result<Option<String>, String> {
+    match env::var(PASSWORD_VARIABLE) {
+        Ok(password) => Ok(Some(password)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(format!("{PASSWORD_VARIABLE} is not UTF-8")),
+    }
+}
+
+fn run_until_told(config: Config) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(config));
+    // A name that is still being resolved holds a thread that nobody needs any more.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(config: Config) -> io::Result<()> {

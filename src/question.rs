@@ -8,7 +8,7 @@ use crate::snapshot::{Name, StreamId};
 
 /// Counts on the server, so that no payload travels. `KEYS[1]`: the stream; `ARGV`: first id, last id, most entries.
 const COUNT_SCRIPT: &str = "local e = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3]) \
-                            return {#e, e[1] and e[1][1]}";
+                            return {#e, e[1] and e[1][1] or false}";
 
 /// How many keys Redis looks at in one step of a `SCAN`.
 const SCAN_STEP: u32 = 1000;

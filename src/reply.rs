@@ -195,14 +195,16 @@ pub fn pending(reply: Value) -> Result<(u64, Option<PendingSummary>), Error> {
     Ok((count, summary))
 }
 
-/// Our script's answer: how many it counted, and the first of them. More than `max` is more than it may count.
+/// Our script's answer: how many it counted, and the first of them. More than `max` is more than it may count. Whether
+/// it was undisturbed is for the next question to say.
 ///
 /// # Errors
 /// Kind `protocol`.
 pub fn counted(reply: Value, max: u32) -> Result<Counted, Error> {
     let [entries, oldest] = items(reply)?;
     let entries = number(entries)?;
-    Ok(Counted { entries: (entries <= u64::from(max)).then_some(entries), oldest: nullable(oldest, id)? })
+    let entries_known = (entries <= u64::from(max)).then_some(entries);
+    Ok(Counted { entries: entries_known, oldest: nullable(oldest, id)?, undisturbed: false })
 }
 
 /// `XRANGE ... COUNT 1`: the first entry of a range, and no count.
@@ -211,7 +213,7 @@ pub fn counted(reply: Value, max: u32) -> Result<Counted, Error> {
 /// Kind `protocol`.
 pub fn oldest(reply: Value) -> Result<Counted, Error> {
     let oldest = list(reply)?.into_iter().next().map(entry_id).transpose()?.flatten();
-    Ok(Counted { entries: None, oldest })
+    Ok(Counted { entries: None, oldest, undisturbed: false })
 }
 
 /// `XINFO CONSUMERS`: those that hold something pending, most first, at most `max` of them.
@@ -457,7 +459,10 @@ mod tests {
         assert_eq!(counted(reply(10), 10).unwrap().entries, Some(10));
         let beyond = counted(reply(11), 10).unwrap();
         assert_eq!((beyond.entries, beyond.oldest), (None, Some(StreamId { ms: 5, seq: 0 })));
-        assert_eq!(counted(array([Value::Int(0), Value::Nil]), 10), Ok(Counted { entries: Some(0), oldest: None }));
+        assert_eq!(
+            counted(array([Value::Int(0), Value::Nil]), 10),
+            Ok(Counted { entries: Some(0), oldest: None, undisturbed: false })
+        );
     }
 
     #[test]

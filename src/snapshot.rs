@@ -206,6 +206,8 @@ pub struct Counted {
     pub entries: Option<u64>,
     /// The first of them; `None` when there is none.
     pub oldest: Option<StreamId>,
+    /// Nothing left the stream between the first question about it and the count.
+    pub undisturbed: bool,
 }
 
 /// A consumer that holds something pending, from `XINFO CONSUMERS`.

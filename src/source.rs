@@ -1,7 +1,8 @@
 //! What is asked of Redis in one collection, and in what order.
 //!
 //! It has no deadline: dropping [`Source::collect`]'s future ends the collection and closes the connection, with
-//! whatever is still under way on it. Two round trips at the most, patterns aside:
+//! whatever is still under way on it. Two round trips at the most for up to a thousand streams; a pattern takes those of
+//! its `SCAN` before:
 //!
 //! 1. `TIME`, `INFO` if wanted, and for every stream `XINFO STREAM` and `XINFO GROUPS`;
 //! 2. only where there is something to ask: `XPENDING` for a group with something pending, and for a group that stands
@@ -141,7 +142,7 @@ impl Source {
             for (name, group) in &stream.groups {
                 let about = |what| Question { key: key.clone(), group: name.clone(), what };
                 questions.extend(self.about_pending(group).into_iter().flatten().map(about));
-                questions.extend(self.about_backlog(connection, stream, group).map(about));
+                questions.extend(self.about_backlog(connection, stream, group).into_iter().flatten().map(about));
             }
         }
         questions
@@ -154,19 +155,25 @@ impl Source {
         [Some(What::Pending), self.collect.consumers_max.map(|max| What::Consumers { max })]
     }
 
-    fn about_backlog(&self, connection: &Connection, stream: &Stream, group: &Group) -> Option<What> {
-        if position(stream, group.last_delivered) != Position::Between {
-            return None;
-        }
-        let waiting = Range { from: group.last_delivered.next()?, to: stream.last_generated };
+    fn about_backlog(&self, connection: &Connection, stream: &Stream, group: &Group) -> [Option<What>; 2] {
+        let after = group.last_delivered.next();
+        let (Position::Between, Some(from)) = (position(stream, group.last_delivered), after) else {
+            return [None, None];
+        };
+        let waiting = Range { from, to: stream.last_generated };
         let max = self.collect.undelivered_max;
-        Some(if max > 0 && connection.may_count() {
-            // EVAL_RO came with 7.0, and so did entries-added.
-            What::Count { waiting, max, has_eval_ro: stream.entries_added.is_some() }
-        } else {
-            What::Oldest { waiting }
-        })
+        if max == 0 || !connection.may_count() {
+            return [Some(What::Oldest { waiting }), None];
+        }
+        // EVAL_RO came with 7.0, and so did entries-added. Before, no counter tells what left the stream.
+        let has_eval_ro = stream.entries_added.is_some();
+        [Some(What::Count { waiting, max, has_eval_ro }), removed(stream).map(|before| What::Disturbed { before })]
     }
+}
+
+/// How many entries ever left the stream, where that is counted.
+fn removed(stream: &Stream) -> Option<u64> {
+    stream.entries_added?.checked_sub(stream.length)
 }
 
 /// A question about one group.
@@ -180,9 +187,21 @@ struct Question {
 #[derive(Clone, Copy, Debug)]
 enum What {
     Pending,
-    Consumers { max: usize },
-    Count { waiting: Range, max: u32, has_eval_ro: bool },
-    Oldest { waiting: Range },
+    Consumers {
+        max: usize,
+    },
+    Count {
+        waiting: Range,
+        max: u32,
+        has_eval_ro: bool,
+    },
+    Oldest {
+        waiting: Range,
+    },
+    /// Asked behind the count: has anything left the stream since it was asked first?
+    Disturbed {
+        before: u64,
+    },
 }
 
 impl Question {
@@ -192,6 +211,7 @@ impl Question {
             What::Consumers { .. } => question::consumers(&self.key, &self.group),
             What::Count { waiting, max, has_eval_ro } => question::count(&self.key, waiting, max, has_eval_ro),
             What::Oldest { waiting } => question::oldest(&self.key, waiting),
+            What::Disturbed { .. } => question::stream(&self.key),
         }
     }
 
@@ -209,6 +229,11 @@ impl Question {
                 Answer::read(reply, |reply| reply::counted(reply, max)).map(|counted| group.counted = Some(counted))
             }
             What::Oldest { .. } => Answer::read(reply, reply::oldest).map(|oldest| group.counted = Some(oldest)),
+            What::Disturbed { before } => Answer::read(reply, reply::stream).map(|stream| {
+                if let Some(counted) = &mut group.counted {
+                    counted.undisturbed = removed(&stream) == Some(before);
+                }
+            }),
         }
     }
 }
@@ -220,6 +245,7 @@ impl fmt::Display for Question {
             What::Consumers { .. } => "XINFO CONSUMERS",
             What::Count { .. } => "counting",
             What::Oldest { .. } => "XRANGE",
+            What::Disturbed { .. } => "XINFO STREAM",
         };
         write!(f, "{command} for group {}", self.group.shown())
     }
@@ -262,9 +288,11 @@ async fn ask_about_groups(
         match (question.answer(reply, group), question.what) {
             // No scripts for us, or not this one. Only the number stays unknown: no error at every scrape.
             (Answer::No(error), What::Count { waiting, .. })
-                if matches!(error.kind(), Kind::Permission | Kind::Other) =>
+                if matches!(error.kind(), Kind::Permission | Kind::Other) && !error.is_about_the_server() =>
             {
-                connection.stop_counting();
+                if error.kind() == Kind::Permission {
+                    connection.stop_counting();
+                }
                 again.push(Question { what: What::Oldest { waiting }, ..question.clone() });
             }
             (answer, _) => {

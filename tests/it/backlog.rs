@@ -1,6 +1,8 @@
 //! Every state of facts/redis-streams.md, on each kind of server: what the page says is true.
 
-use crate::support::{Exporter, Flavor, Page, Server};
+use std::time::Duration;
+
+use crate::support::{Exporter, Flavor, Page, Server, Wire};
 
 /// What is true of the group, and what the counters can still show of the loss.
 struct Truth {
@@ -85,6 +87,59 @@ fn beyond_the_limit_the_number_is_absent_and_the_age_is_not() {
     assert_eq!(undelivered("0"), None, "never counts");
     let scripts: String = redis::cmd("INFO").arg("commandstats").query(&mut server.connection()).unwrap();
     assert!(scripts.contains("cmdstat_eval_ro:calls=2"), "0 asks for no script: {scripts}");
+}
+
+#[test]
+fn a_stream_that_goes_while_we_count_has_nothing_waiting() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor);
+        server.run("XGROUP CREATE s g $ MKSTREAM");
+        server.add("s", 1..=10);
+        server.read("s", "g", "w", 5);
+        let wire = beside_the_count(&server, "DEL s");
+        let exporter = Exporter::start_bare(&[&format!("--redis.url=redis://127.0.0.1:{}", wire.port), "--stream=s"]);
+        let page = exporter.scrape();
+        assert_eq!(page.group("messages_undelivered", "s", "g"), Some(0.0), "{flavor:?}\n{page:?}");
+        assert_eq!(page.collected("s"), Some(1.0), "{flavor:?}: {}", exporter.log());
+    }
+}
+
+#[test]
+fn what_is_read_and_deleted_while_we_count_is_not_lost() {
+    let server = Server::redis7();
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    server.add("s", 1..=10);
+    server.read("s", "g", "w", 2);
+    let wire = beside_the_count(
+        &server,
+        "EVAL redis.call('XREADGROUP','GROUP','g','w','COUNT',3,'STREAMS','s','>')redis.call('XDEL','s','3-0','4-0') 0",
+    );
+    let exporter = Exporter::start_bare(&[&format!("--redis.url=redis://127.0.0.1:{}", wire.port), "--stream=s"]);
+    assert_eq!(exporter.scrape().group("messages_lost", "s", "g"), None, "nobody can tell just now");
+}
+
+/// A wire that has the server run this command just before it is asked to count.
+fn beside_the_count(server: &Server, command: &'static str) -> Wire {
+    let port = server.port;
+    Wire::changing(server, Duration::ZERO, move |asking, bytes| {
+        if asking && String::from_utf8_lossy(&bytes).contains("EVAL") {
+            let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
+            let words: Vec<_> = command.split(' ').collect();
+            redis::cmd(words[0]).arg(&words[1..]).exec(&mut client.get_connection().unwrap()).unwrap();
+        }
+        bytes
+    })
+}
+
+#[test]
+fn what_is_trimmed_before_anybody_read_is_not_called_nothing() {
+    let server = Server::redis7();
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    server.add("s", 1..=10);
+    server.run("XTRIM s MAXLEN 1");
+    let page = Exporter::start(&server, &["--stream=s"]).scrape();
+    assert_eq!(page.group("entries_read", "s", "g"), None);
+    assert_eq!(page.group("messages_lost", "s", "g"), None, "nine are gone, and no counter says that nobody read them");
 }
 
 #[test]

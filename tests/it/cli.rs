@@ -98,4 +98,14 @@ fn the_log_can_be_json_or_quiet() {
     for line in exporter.log().lines() {
         assert!(line.starts_with('{') && line.ends_with('}') && line.contains("\"level\":\"INFO\""), "{line}");
     }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_prompt-redis-exporter"));
+    let port = crate::support::free_port();
+    let quiet = ["--log.level=error".to_owned(), format!("--web.listen-address=127.0.0.1:{port}")];
+    let mut child = command.args(quiet).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    crate::support::until("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    child.wait().unwrap();
+    let mut log = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut log).unwrap();
+    assert_eq!(log, "", "it serves and stops, and that is no error");
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Exporter, Flavor, Page, Server, free_port, request, until};
+use crate::support::{Exporter, Flavor, Page, Server, Wire, free_port, request, until};
 
 #[test]
 fn the_exporter_starts_before_redis() {
@@ -44,8 +44,8 @@ fn a_restart_is_seen_by_the_first_scrape_after_it() {
     server.spawn();
     server.wait();
     assert!(exporter.scrape().up());
-    until("the log says that Redis answers again", || exporter.log().matches("Redis answers").count() == 2);
-    let log = exporter.log();
+    let log = exporter.whole_log();
+    assert_eq!(log.matches("Redis answers").count(), 2, "{log}");
     assert_eq!(log.matches("Redis cannot be asked").count(), 1, "one line for a change, none for a scrape:\n{log}");
 }
 
@@ -96,7 +96,8 @@ fn a_scraper_with_little_time_does_not_end_the_collection_of_another() {
     assert!(patient.up());
     assert_eq!(patient.value("prompt_redis_exporter_collections_total"), Some(2.0), "both shared the second one");
     assert_eq!(patient.errors("timeout"), 1.0, "of the hasty one");
-    assert!(!exporter.log().contains("Redis cannot be asked"), "it could be asked: {}", exporter.log());
+    let log = exporter.whole_log();
+    assert!(!log.contains("Redis cannot be asked"), "it could be asked: {log}");
 }
 
 #[test]
@@ -142,7 +143,9 @@ fn a_collection_that_nobody_waits_for_ends_and_leaves_nothing_behind() {
     thread::sleep(Duration::from_millis(200));
     server.signal("-CONT");
     until("the connection is closed", || clients() == 0);
-    assert!(exporter.scrape().up());
+    let page = exporter.scrape();
+    assert!(page.up());
+    assert_eq!(page.errors("timeout"), 1.0, "a scraper that breaks off leaves a trace");
 }
 
 #[test]
@@ -185,7 +188,8 @@ fn a_password_is_asked_for_refused_taken_and_rotated() {
     down(&Exporter::start(&server, &[]));
     let wrong = Exporter::start_bare(&[&format!("--redis.url=redis://:wr0ng@127.0.0.1:{}", server.port)]);
     down(&wrong);
-    assert!(!wrong.log().contains("wr0ng"), "{}", wrong.log());
+    let log = wrong.whole_log();
+    assert!(log.contains("Redis cannot be asked") && !log.contains("wr0ng"), "{log}");
 
     let file = server.dir.path().join("password");
     std::fs::write(&file, "first-s3cret\n").unwrap();
@@ -197,8 +201,9 @@ fn a_password_is_asked_for_refused_taken_and_rotated() {
     std::fs::write(&file, "second-s3cret").unwrap();
     server.run("CLIENT KILL TYPE normal SKIPME yes");
     assert!(exporter.scrape().up(), "the file is read again at every connect: {}", exporter.log());
-    assert!(!exporter.log().contains("s3cret"), "{}", exporter.log());
     assert!(!exporter.scrape().has("s3cret"));
+    let log = exporter.whole_log();
+    assert!(log.contains("collected") && !log.contains("s3cret"), "{log}");
 }
 
 #[test]
@@ -256,7 +261,45 @@ fn a_name_that_cannot_be_resolved_is_a_failed_connection() {
 
 #[test]
 fn an_answer_of_another_shape_costs_its_stream_alone() {
-    // A stream whose XINFO is renamed away answers "unknown command": the server's own words are kept.
+    let server = Server::redis7();
+    server.run_all("XGROUP CREATE a g $ MKSTREAM\nXGROUP CREATE b odd $ MKSTREAM\nXGROUP CREATE c g $ MKSTREAM");
+    // The group called odd has no field "consumers" any more.
+    let wire = Wire::changing(&server, Duration::ZERO, |asking, bytes| {
+        let (from, to) = (b"$3\r\nodd\r\n$9\r\nconsumers", b"$3\r\nodd\r\n$9\r\nkonsumers");
+        match bytes.windows(from.len()).position(|window| window == from) {
+            Some(at) if !asking => [&bytes[..at], to, &bytes[at + from.len()..]].concat(),
+            _ => bytes,
+        }
+    });
+    let url = format!("--redis.url=redis://127.0.0.1:{}", wire.port);
+    let page = Exporter::start_bare(&[&url, "--stream=a", "--stream=b", "--stream=c"]).scrape();
+    assert!(page.up());
+    assert_eq!(["a", "b", "c"].map(|stream| page.collected(stream)), [Some(1.0), Some(0.0), Some(1.0)]);
+    assert_eq!(page.errors("protocol"), 1.0);
+    assert_eq!(page.group("exists", "c", "g"), Some(1.0));
+    assert!(!page.has("group=\"odd\""), "{page:?}");
+}
+
+#[test]
+fn a_redis_that_is_busy_with_a_script_cannot_be_asked() {
+    let server = Server::start_with(Flavor::Redis7, &["--busy-reply-threshold", "50"]);
+    let exporter = Exporter::start(&server, &["--stream=s"]);
+    let mut connection = server.connection();
+    let script = thread::spawn(move || {
+        let _ = redis::cmd("EVAL").arg("while true do end").arg(0).query::<redis::Value>(&mut connection);
+    });
+    until("it says that it is busy", || !exporter.scrape().up());
+    exporter.logged("BUSY");
+    assert!(!exporter.scrape().has("redis_stream"), "nobody knows");
+    // The killer's own connection cannot even say PING.
+    let client = redis::Client::open(server.url()).unwrap();
+    redis::cmd("SCRIPT").arg("KILL").exec(&mut client.get_connection().unwrap()).unwrap();
+    script.join().unwrap();
+    assert!(exporter.scrape().up());
+}
+
+#[test]
+fn a_command_that_is_renamed_away_costs_what_it_tells() {
     let server = Server::start_with(Flavor::Redis7, &["--rename-command", "XPENDING", ""]);
     server.run_all("XGROUP CREATE s g $ MKSTREAM\nXGROUP CREATE t g $ MKSTREAM");
     server.add("s", 1..=1);

@@ -29,7 +29,7 @@ fn night() -> Snapshot {
         lag: Some(18),
         pending: 2,
         pending_summary: Some(PendingSummary { oldest: id(NOW - 3_600_000), consumers: 1 }),
-        counted: Some(Counted { entries: Some(9), oldest: Some(id(NOW - 20_250)) }),
+        counted: Some(Counted { entries: Some(9), oldest: Some(id(NOW - 20_250)), undisturbed: true }),
         busy_consumers: vec![Consumer { name: "4b1e".into(), pending: 2, idle_ms: 3_599_250 }],
     };
     let fresh = Group {

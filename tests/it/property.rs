@@ -53,6 +53,8 @@ struct Life {
     pending: BTreeSet<u64>,
     /// Entries that left before the group read them; `None` once the group was moved by hand.
     lost: Option<u64>,
+    /// Something was deleted from the middle, or left before the first read: then Redis's own count is an estimate.
+    blurred: bool,
 }
 
 impl Life {
@@ -64,6 +66,7 @@ impl Life {
             delivered: 0,
             pending: BTreeSet::new(),
             lost: Some(0),
+            blurred: false,
         };
         life.bootstrap();
         life
@@ -77,7 +80,7 @@ impl Life {
         let _: Value = self.run("DEL", &["s"]);
         self.run("XGROUP", &["CREATE", "s", "g", "$", "MKSTREAM"]);
         (self.entries, self.pending, self.next, self.delivered) = (BTreeSet::new(), BTreeSet::new(), 1, 0);
-        self.lost = Some(0);
+        (self.lost, self.blurred) = (Some(0), false);
     }
 
     fn remove(&mut self, id: u64) {
@@ -113,6 +116,7 @@ impl Life {
                 self.pending.remove(&id);
             }
             Step::Trim(length) => {
+                self.blurred |= self.delivered == 0;
                 self.run("XTRIM", &["s", "MAXLEN", &length.to_string()]);
                 while self.entries.len() as u64 > length {
                     let first = *self.entries.first().unwrap();
@@ -121,6 +125,7 @@ impl Life {
             }
             Step::Delete(choice) => {
                 let id = self.any(choice);
+                self.blurred = true;
                 self.run("XDEL", &["s", &format!("{id}-0")]);
                 self.remove(id);
             }
@@ -168,6 +173,10 @@ impl Life {
         assert_eq!(group.pending_summary.map(|summary| summary.oldest), oldest_pending, "{flavor:?}: oldest pending");
         if let (Some(lost), Some(said)) = (self.lost, backlog::lost(stream, group)) {
             assert!(said <= lost, "{flavor:?}: {lost} were lost, and we say at least {said}: {stream:?}");
+            // Redis 7.0 keeps the evidence, as long as it has a lag at all.
+            if flavor == Flavor::Redis7 && group.lag.is_some() && !self.blurred {
+                assert_eq!(said, lost, "{stream:?}");
+            }
         }
     }
 }
@@ -192,7 +201,7 @@ fn any_life_is_told_truly(flavor: Flavor) {
         .unwrap();
 }
 
-/// The same lives at every run: a failure can be looked at again. `PROPTEST_CASES` and the seed here make new ones.
+/// The same lives at every run: a failure can be looked at again.
 fn deterministic() -> proptest::test_runner::TestRng {
     proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha)
 }

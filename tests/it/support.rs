@@ -7,7 +7,10 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -51,8 +54,16 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// A port that nobody has: below those that the system gives to clients, and never the same twice in this process.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 20;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A server of its own.
@@ -199,6 +210,7 @@ pub struct Exporter {
     child: Child,
     pub address: String,
     log: Arc<Mutex<String>>,
+    reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Exporter {
@@ -218,7 +230,7 @@ impl Exporter {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().unwrap();
-        thread::spawn({
+        let reader = thread::spawn({
             let log = Arc::clone(&log);
             move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -226,7 +238,7 @@ impl Exporter {
                 }
             }
         });
-        let mut exporter = Self { child, address: String::new(), log };
+        let mut exporter = Self { child, address: String::new(), log, reader: Some(reader) };
         until("the exporter serves", || {
             if let Some(status) = exporter.child.try_wait().unwrap() {
                 panic!("the exporter ended with {status}:\n{}", exporter.log());
@@ -244,6 +256,14 @@ impl Exporter {
     /// The log, as soon as it says this: its lines come a moment after the page.
     pub fn logged(&self, text: &str) -> String {
         until(&format!("the log says {text}"), || self.log().contains(text));
+        self.log()
+    }
+
+    /// Ends the exporter and gives all that it ever logged.
+    pub fn whole_log(mut self) -> String {
+        self.signal("-TERM");
+        self.wait();
+        self.reader.take().unwrap().join().unwrap();
         self.log()
     }
 
@@ -395,6 +415,9 @@ pub struct Wire {
     turns: Arc<Mutex<Turns>>,
 }
 
+/// What happens to bytes on their way.
+type Change = Arc<dyn Fn(bool, Vec<u8>) -> Vec<u8> + Send + Sync>;
+
 /// Who spoke last, and how often a question followed an answer.
 #[derive(Default)]
 struct Turns {
@@ -404,6 +427,16 @@ struct Turns {
 
 impl Wire {
     pub fn to(server: &Server, one_way: Duration) -> Self {
+        Self::changing(server, one_way, |_, bytes| bytes)
+    }
+
+    /// Hands each piece to `change`, with whether it is a question, and passes on what comes back.
+    pub fn changing(
+        server: &Server,
+        one_way: Duration,
+        change: impl Fn(bool, Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        let change: Change = Arc::new(change);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let turns = Arc::new(Mutex::new(Turns::default()));
@@ -411,8 +444,9 @@ impl Wire {
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let server = TcpStream::connect(("127.0.0.1", to)).unwrap();
-                pump(client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(&counted), true, one_way);
-                pump(server, client, Arc::clone(&counted), false, one_way);
+                let ends = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                pump(ends, Arc::clone(&counted), Arc::clone(&change), true, one_way);
+                pump((server, client), Arc::clone(&counted), Arc::clone(&change), false, one_way);
             }
         });
         Self { port, turns }
@@ -425,7 +459,13 @@ impl Wire {
 }
 
 /// Passes bytes on, each of them `one_way` after it came, however many are on their way.
-fn pump(mut from: TcpStream, mut to: TcpStream, turns: Arc<Mutex<Turns>>, asking: bool, one_way: Duration) {
+fn pump(
+    (mut from, mut to): (TcpStream, TcpStream),
+    turns: Arc<Mutex<Turns>>,
+    change: Change,
+    asking: bool,
+    one_way: Duration,
+) {
     let (on_their_way, arrived) = std::sync::mpsc::channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 18];
@@ -437,7 +477,8 @@ fn pump(mut from: TcpStream, mut to: TcpStream, turns: Arc<Mutex<Turns>>, asking
                 }
                 turns.asking = asking;
             }
-            if on_their_way.send((Instant::now() + one_way, buffer[..read].to_vec())).is_err() {
+            let bytes = change(asking, buffer[..read].to_vec());
+            if on_their_way.send((Instant::now() + one_way, bytes)).is_err() {
                 break;
             }
         }
