@@ -23,11 +23,12 @@
 //! | [`exposition`] | the two text formats |
 //! | [`process`] | the standard metrics of our own process |
 //! | [`http`] | routes, negotiation, limits, and a graceful end |
+//! | [`passwords`] | who may come in, and the check of a password |
 //! | [`error`] | what can go wrong with Redis, in a closed set of kinds |
 //!
 //! Async ends where the [`Snapshot`](snapshot::Snapshot) is complete: everything after it is a pure function of it.
-//! Only `endpoint`, `connection`, `question`, `source`, `reply` and `error` know the redis crate, only `metrics` and `exposition` know
-//! prometheus-client, only `http` knows hyper.
+//! Only `endpoint`, `connection`, `question`, `source`, `reply` and `error` know the redis crate, only `metrics` and
+//! `exposition` know prometheus-client, only `http` knows hyper, only `passwords` knows bcrypt.
 
 pub mod backlog;
 pub mod cli;
@@ -39,6 +40,7 @@ pub mod exporter;
 pub mod exposition;
 pub mod http;
 pub mod metrics;
+pub mod passwords;
 pub mod process;
 mod question;
 pub mod reply;
