@@ -23,12 +23,13 @@
 //! | [`exposition`] | the two text formats |
 //! | [`process`] | the standard metrics of our own process |
 //! | [`http`] | routes, negotiation, limits, and a graceful end |
+//! | [`tls`] | TLS at our own door |
 //! | [`passwords`] | who may come in, and the check of a password |
 //! | [`error`] | what can go wrong with Redis, in a closed set of kinds |
 //!
 //! Async ends where the [`Snapshot`](snapshot::Snapshot) is complete: everything after it is a pure function of it.
 //! Only `endpoint`, `connection`, `question`, `source`, `reply` and `error` know the redis crate, only `metrics` and
-//! `exposition` know prometheus-client, only `http` knows hyper, only `passwords` knows bcrypt.
+//! `exposition` know prometheus-client, only `http` knows hyper, only `tls` knows rustls, only `passwords` knows bcrypt.
 
 pub mod backlog;
 pub mod cli;
@@ -46,6 +47,7 @@ mod question;
 pub mod reply;
 pub mod snapshot;
 pub mod source;
+pub mod tls;
 
 use std::{future::Future, sync::Arc, time::Duration};
 

@@ -101,6 +101,7 @@ fn each_room_knows_only_what_it_may() {
         "redis::" => &["endpoint", "connection", "question", "source", "reply", "error"][..],
         "prometheus_client::" => &["metrics", "exposition"],
         "hyper::" | "hyper_util::" | "http_body_util::" => &["http"],
+        "rustls::" | "tokio_rustls::" => &["tls"],
         "bcrypt::" | "ring::" => &["passwords"],
         _ => &["cli", "config"],
     };
@@ -110,6 +111,8 @@ fn each_room_knows_only_what_it_may() {
         "hyper::",
         "hyper_util::",
         "http_body_util::",
+        "rustls::",
+        "tokio_rustls::",
         "bcrypt::",
         "ring::",
         "clap::",
