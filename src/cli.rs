@@ -204,6 +204,11 @@ pub struct WebArgs {
         default_value = "/metrics"
     )]
     pub telemetry_path: String,
+
+    /// A file in the format of the exporter-toolkit's web configuration: TLS and passwords for our own door. It is read
+    /// again when it changes
+    #[arg(long = "web.config.file", value_name = "FILE", env = "PROMPT_REDIS_EXPORTER_WEB_CONFIG_FILE")]
+    pub config_file: Option<PathBuf>,
 }
 
 /// `--log.*`

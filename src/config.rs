@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use crate::{
     cli::{Cli, CollectorArgs, LogFormat, LogLevel, RedisArgs},
     endpoint::{Credentials, Endpoint, TlsFiles, Topology},
     snapshot::Name,
+    web_config::WebConfig,
 };
 
 /// A wrong option: what was wrong, and what would be right.
@@ -42,6 +44,8 @@ pub struct Config {
     pub listen_addresses: Vec<ListenAddress>,
     /// Where the metrics are.
     pub telemetry_path: String,
+    /// Who may come in, and how they are spoken to.
+    pub web: Arc<WebConfig>,
     /// How much to log.
     pub log_level: LogLevel,
     /// How to write the log.
@@ -61,6 +65,7 @@ impl Config {
             collect: Collect::new(&cli.collector),
             listen_addresses: cli.web.listen_addresses.iter().map(|a| a.parse()).collect::<Result<_, _>>()?,
             telemetry_path: telemetry_path(cli.web.telemetry_path)?,
+            web: Arc::new(WebConfig::new(cli.web.config_file).map_err(ConfigError::new)?),
             log_level: cli.log.level,
             log_format: cli.log.format,
         })
@@ -347,6 +352,7 @@ mod tests {
             (&["--redis.cluster", "--redis.sentinel-master=m"], "--redis.cluster", "--redis.sentinel-master"),
             (&["--redis.username=u"], "--redis.username", "--redis.password-file"),
             (&["--redis.password-file=/nowhere"], "/nowhere", "--redis.password-file"),
+            (&["--web.config.file=/nowhere"], "/nowhere", "--web.config.file"),
             (&["--collector.undelivered-max=-1"], "-1", "--collector.undelivered-max"),
             (&["--log.level=loud"], "loud", "info"),
             (&["--nonsense"], "--nonsense", "--help"),

@@ -16,12 +16,12 @@ use redis::{
     io::tcp::TcpSettings,
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
     cli::PASSWORD_VARIABLE,
     connection::Connection,
     error::{Error, Kind},
+    tls,
 };
 
 /// How long what was sent may stay unconfirmed by the other machine. It tells a connection whose other end vanished
@@ -343,10 +343,9 @@ fn read(file: &Path, option: &str) -> Result<Vec<u8>, Error> {
 /// The authorities in a file, which are at least one: without any, every server would be refused.
 fn authorities_in(file: &Path) -> Result<Vec<u8>, Error> {
     let pem = read(file, "--redis.tls-ca-file")?;
-    if CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()) {
-        return Ok(pem);
-    }
-    Err(Error::new(Kind::Connect, format!("--redis.tls-ca-file {} holds no certificate in PEM", file.display())))
+    tls::certificates(&pem)
+        .map_err(|error| Error::new(Kind::Connect, format!("--redis.tls-ca-file {}: {error}", file.display())))?;
+    Ok(pem)
 }
 
 impl TlsFiles {

@@ -1,6 +1,7 @@
 //! Our door: routes, what the client can read, limits, and a graceful end.
 //!
-//! Knows hyper and nothing of Redis: it is handed a function that makes the page.
+//! Knows hyper and nothing of Redis: it is handed a function that makes the page. Who may come in, and through what, is
+//! for [`crate::web_config`] to say.
 
 use std::{
     convert::Infallible,
@@ -36,9 +37,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{config::ListenAddress, exposition::Format};
+use crate::{
+    config::ListenAddress,
+    exposition::Format,
+    passwords::Login,
+    tls::{Stream, Tls},
+    web_config::{Rules, WebConfig},
+};
 
-/// A client that connects has this long for its first request.
+/// A client that connects has this long for its first request, and for the TLS handshake before it.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
 /// A client that has asked once may stay this long without asking again: two of the longest usual scrape intervals.
 const IDLE_FOR: Duration = Duration::from_secs(125);
@@ -61,6 +68,8 @@ pub struct Site {
     pub telemetry_path: String,
     /// What they are.
     pub make_page: MakePage,
+    /// Who may see it.
+    pub web: Arc<WebConfig>,
 }
 
 /// Binds an address: all interfaces, IPv6 and IPv4, where it names no host.
@@ -134,19 +143,21 @@ impl Door {
 
         let asked = Arc::new(AtomicBool::new(false));
         let site = Arc::clone(&self.site);
+        let tls = site.web.rules().tls.clone();
+        let stream = Stream::new(client, tls.as_ref());
         let service = service_fn({
             let asked = Arc::clone(&asked);
             move |request| {
                 asked.store(true, Ordering::Relaxed);
-                let site = Arc::clone(&site);
-                async move { Ok::<_, Infallible>(answer(&site, &request).await) }
+                let (site, tls) = (Arc::clone(&site), tls.clone());
+                async move { Ok::<_, Infallible>(receive(&site, tls.as_ref(), &request).await) }
             }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE_FOR)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(client), service);
+            .serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection);
         tokio::spawn(async move {
             let mut connection = pin!(connection);
@@ -162,6 +173,38 @@ impl Door {
             drop(place);
         });
     }
+}
+
+/// Answers those who may come in by the rules of this moment, and shows the others out.
+async fn receive(site: &Site, came_through: Option<&Tls>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let rules = site.web.rules();
+    let admitted = admit(&rules, request.headers()).await;
+    let mut response = if admitted { answer(site, request).await } else { unauthorized() };
+    let headers = response.headers_mut();
+    for (name, value) in &rules.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(*name), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
+    // Whoever is refused has to leave its place. So has whoever came in by other certificates, to come in by these.
+    if !admitted || rules.tls.as_ref() != came_through {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn admit(rules: &Rules, asked: &HeaderMap) -> bool {
+    let Some(users) = &rules.users else { return true };
+    match asked.get(header::AUTHORIZATION).and_then(|value| Login::from_header(value.as_bytes())) {
+        Some(login) => users.admit(login).await,
+        None => false,
+    }
+}
+
+fn unauthorized() -> Response<Full<Bytes>> {
+    let mut refusal = plain(StatusCode::UNAUTHORIZED, "a user and a password, please\n");
+    refusal.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
+    refusal
 }
 
 async fn answer(site: &Site, request: &Request<Incoming>) -> Response<Full<Bytes>> {

@@ -23,11 +23,15 @@
 //! | [`exposition`] | the two text formats |
 //! | [`process`] | the standard metrics of our own process |
 //! | [`http`] | routes, negotiation, limits, and a graceful end |
+//! | [`web_config`] | the web configuration file: what it asks for, now |
+//! | [`tls`] | TLS at our own door |
+//! | [`passwords`] | who may come in, and the check of a password |
 //! | [`error`] | what can go wrong with Redis, in a closed set of kinds |
 //!
 //! Async ends where the [`Snapshot`](snapshot::Snapshot) is complete: everything after it is a pure function of it.
-//! Only `endpoint`, `connection`, `question`, `source`, `reply` and `error` know the redis crate, only `metrics` and `exposition` know
-//! prometheus-client, only `http` knows hyper.
+//! Only `endpoint`, `connection`, `question`, `source`, `reply` and `error` know the redis crate, only `metrics` and
+//! `exposition` know prometheus-client, only `http` knows hyper, only `tls` knows rustls, only `passwords` knows bcrypt,
+//! only `web_config` knows YAML.
 
 pub mod backlog;
 pub mod cli;
@@ -39,11 +43,14 @@ pub mod exporter;
 pub mod exposition;
 pub mod http;
 pub mod metrics;
+pub mod passwords;
 pub mod process;
 mod question;
 pub mod reply;
 pub mod snapshot;
 pub mod source;
+pub mod tls;
+pub mod web_config;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -51,7 +58,7 @@ use tokio::net::TcpListener;
 
 /// Serves on these listeners until `shutdown`, then finishes the scrapes in flight.
 pub async fn run(config: config::Config, listeners: Vec<TcpListener>, shutdown: impl Future<Output = ()>) {
-    let (timeout, telemetry_path) = (config.timeout, config.telemetry_path.clone());
+    let (timeout, telemetry_path, web) = (config.timeout, config.telemetry_path.clone(), Arc::clone(&config.web));
     let exporter = Arc::new(exporter::Exporter::new(source::Source::new(config), timeout));
     let make_page: http::MakePage = Box::new(move |format, patience| {
         let exporter = Arc::clone(&exporter);
@@ -62,5 +69,5 @@ pub async fn run(config: config::Config, listeners: Vec<TcpListener>, shutdown: 
     });
     // A scrape in flight ends at the timeout at the latest; writing it out takes a moment more.
     let drain = timeout + Duration::from_secs(2);
-    http::serve(listeners, http::Site { telemetry_path, make_page }, shutdown, drain).await;
+    http::serve(listeners, http::Site { telemetry_path, make_page, web }, shutdown, drain).await;
 }

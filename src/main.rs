@@ -64,7 +64,8 @@ async fn serve(config: Config) -> io::Result<()> {
     }
     let redis = config.endpoint.to_string();
     let addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    tracing::info!(version = VERSION, ?addresses, path = config.telemetry_path, redis, "serving");
+    let (path, web) = (&config.telemetry_path, config.web.rules());
+    tracing::info!(version = VERSION, ?addresses, path, redis, tls = web.tls.is_some(), users = web.users(), "serving");
     run(config, listeners, async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -101,9 +101,25 @@ fn each_room_knows_only_what_it_may() {
         "redis::" => &["endpoint", "connection", "question", "source", "reply", "error"][..],
         "prometheus_client::" => &["metrics", "exposition"],
         "hyper::" | "hyper_util::" | "http_body_util::" => &["http"],
+        "rustls::" | "tokio_rustls::" => &["tls"],
+        "bcrypt::" | "ring::" => &["passwords"],
+        "yaml_serde::" | "serde::" => &["web_config"],
         _ => &["cli", "config"],
     };
-    for krate in ["redis::", "prometheus_client::", "hyper::", "hyper_util::", "http_body_util::", "clap::"] {
+    for krate in [
+        "redis::",
+        "prometheus_client::",
+        "hyper::",
+        "hyper_util::",
+        "http_body_util::",
+        "rustls::",
+        "tokio_rustls::",
+        "bcrypt::",
+        "ring::",
+        "yaml_serde::",
+        "serde::",
+        "clap::",
+    ] {
         for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
             let path = entry.unwrap().path();
             let room = path.file_stem().unwrap().to_string_lossy().into_owned();

@@ -7,8 +7,10 @@
 mod acl;
 mod backlog;
 mod cli;
+mod client;
 mod cost;
 mod documents;
+mod door;
 mod failure;
 mod golden;
 mod night;

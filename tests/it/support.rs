@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -335,14 +335,25 @@ impl Response {
 pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
     let mut client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(3 * SOON)).unwrap();
+    exchange(&mut client, address, method, path, headers).unwrap()
+}
+
+/// Asks once over a connection, and reads until its end.
+pub fn exchange(
+    client: &mut (impl Read + Write),
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> io::Result<Response> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
         let _ = write!(head, "{name}: {value}\r\n");
     }
     head.push_str("\r\n");
-    client.write_all(head.as_bytes()).unwrap();
+    client.write_all(head.as_bytes())?;
     let mut answer = Vec::new();
-    client.read_to_end(&mut answer).unwrap();
+    client.read_to_end(&mut answer)?;
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or_else(|| panic!("no head: {answer:?}"));
     let head = String::from_utf8(answer[..end].to_vec()).unwrap();
     let mut lines = head.lines();
@@ -351,7 +362,7 @@ pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)]
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    Response { status, headers, body: answer[end + 4..].to_vec() }
+    Ok(Response { status, headers, body: answer[end + 4..].to_vec() })
 }
 
 /// A page in the classic format.

@@ -14,20 +14,20 @@ fn named(name: &str, hosts: Vec<String>) -> CertificateParams {
 }
 
 /// An authority, and a certificate and key that it signed, as files.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = named("authority", vec![]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn write(&self, dir: &Path, name: &str) {
+    pub fn write(&self, dir: &Path, name: &str) {
         fs::write(dir.join(name), self.0.pem()).unwrap();
     }
 
-    fn sign(&self, dir: &Path, name: &str, host: &str, valid: bool) {
+    pub fn sign(&self, dir: &Path, name: &str, host: &str, valid: bool) {
         let key = KeyPair::generate().unwrap();
         let mut params = named(name, vec![host.to_owned()]);
         if !valid {

@@ -1,0 +1,53 @@
+//! A client that speaks TLS, with what it trusts and what it shows.
+
+use std::{io, net::TcpStream, path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+
+use crate::support::{Response, SOON, exchange};
+
+/// A client that speaks TLS.
+pub struct Client(Arc<ClientConfig>);
+
+pub type Secured = StreamOwned<ClientConnection, TcpStream>;
+
+impl Client {
+    /// Trusts the authority of this file, and shows the certificate of this name.
+    pub fn new(dir: &Path, ca: &str, shown: Option<&str>, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(dir.join(ca)).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        Self(Arc::new(match shown {
+            None => builder.with_no_client_auth(),
+            Some(name) => {
+                let certificate = CertificateDer::from_pem_file(dir.join(format!("{name}.crt"))).unwrap();
+                let key = PrivateKeyDer::from_pem_file(dir.join(format!("{name}.key"))).unwrap();
+                builder.with_client_auth_cert(vec![certificate], key).unwrap()
+            }
+        }))
+    }
+
+    pub fn connect(&self, address: &str) -> Secured {
+        let client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(SOON)).unwrap();
+        // As Go's and curl's do: else a request waits for the other end to confirm the handshake.
+        client.set_nodelay(true).unwrap();
+        let connection = ClientConnection::new(Arc::clone(&self.0), ServerName::try_from("localhost").unwrap());
+        StreamOwned::new(connection.unwrap(), client)
+    }
+
+    pub fn get(&self, address: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
+        exchange(&mut self.connect(address), address, "GET", path, headers)
+    }
+
+    pub fn is_let_in(&self, address: &str) -> bool {
+        self.get(address, "/-/healthy", &[]).is_ok_and(|answer| answer.status == 200)
+    }
+}
