@@ -1,0 +1,120 @@
+//! The rule files and the routes, as Prometheus's own tools read them; the alerts, held against the design.
+
+use std::collections::BTreeSet;
+
+use prompt_redis_exporter::metrics::families;
+
+use crate::{
+    promql::{metrics, parse},
+    runbook::anchors,
+    shipped::{ALERTMANAGER, ALERTS, RULES, path, rules, text},
+    stack::tool,
+};
+
+/// Name, for how long, severity: others route on these.
+const DESIGN: [(&str, &str, &str); 20] = [
+    ("PromptRedisExporterDown", "3m", "critical"),
+    ("PromptRedisDown", "1m", "critical"),
+    ("PromptRedisStreamMissing", "2m", "critical"),
+    ("PromptRedisGroupMissing", "2m", "critical"),
+    ("PromptRedisCollectionFailing", "5m", "warning"),
+    ("PromptRedisDeliveryStalled", "1m", "critical"),
+    ("PromptRedisDeliveryLate", "3m", "warning"),
+    ("PromptRedisDeliveryTooLate", "2m", "critical"),
+    ("PromptRedisMessagesExpiring", "0m", "critical"),
+    ("PromptRedisBacklogBeyondWorkers", "3m", "critical"),
+    ("PromptRedisPendingBuildUp", "2m", "critical"),
+    ("PromptRedisPendingNotAcked", "5m", "warning"),
+    ("PromptRedisOrphanedPending", "1h", "info"),
+    ("PromptRedisMessagesLost", "0m", "warning"),
+    ("PromptRedisPhantomLag", "10m", "warning"),
+    ("PromptRedisLagUnknown", "5m", "warning"),
+    ("PromptRedisTrimMissed", "10m", "warning"),
+    ("PromptRedisConsumerLeak", "1h", "warning"),
+    ("PromptRedisMemoryHigh", "10m", "warning"),
+    ("PromptRedisEvicting", "0m", "critical"),
+];
+
+fn passes(name: &str, args: &[&str]) -> String {
+    tool(name, args).unwrap_or_else(|said| panic!("{name} {args:?}:\n{said}"))
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_rules() {
+    assert!(passes("promtool", &["check", "rules", ALERTS, RULES]).contains("SUCCESS"));
+}
+
+#[test]
+fn promtools_own_tests_of_the_rules_pass() {
+    let mut files: Vec<_> =
+        std::fs::read_dir(path("alerts/tests")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    assert!(files.len() >= 10, "{files:?}");
+    let files: Vec<_> = files.iter().map(|file| file.to_str().unwrap()).collect();
+    passes("promtool", &[&["test", "rules"], &*files].concat());
+}
+
+#[test]
+fn amtool_finds_nothing_wrong_with_the_routes() {
+    passes("amtool", &["check-config", ALERTMANAGER]);
+}
+
+#[test]
+fn everybody_hears_what_they_should() {
+    let routes = text("alerts/tests/routes.txt");
+    let lines: Vec<_> = routes.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    assert!(lines.len() >= 10, "{routes}");
+    let config = format!("--config.file={ALERTMANAGER}");
+    for line in lines {
+        let (labels, receiver) = line.split_once(" => ").unwrap();
+        let receiver = format!("--verify.receivers={receiver}");
+        let labels: Vec<_> = labels.split(' ').collect();
+        passes("amtool", &[&["config", "routes", "test", &config, &receiver], &*labels].concat());
+    }
+}
+
+#[test]
+fn every_alert_of_the_design_is_there_with_its_labels() {
+    let alerts = rules(ALERTS);
+    let found: BTreeSet<_> =
+        alerts.iter().map(|alert| (alert.name(), alert.holds(), alert.label("severity"))).collect();
+    assert_eq!(found, DESIGN.into_iter().collect());
+    for alert in &alerts {
+        assert_eq!(alert.label("component"), "prompt-redis", "{}", alert.name());
+        assert_eq!(alert.label("facility"), "Rubin", "{}", alert.name());
+    }
+}
+
+#[test]
+fn every_alert_says_what_it_is_and_where_to_go_on() {
+    let sections = anchors();
+    for alert in rules(ALERTS) {
+        for annotation in ["summary", "description", "descriptionresolved", "runbook_url", "dashboard_url"] {
+            assert!(!alert.annotation(annotation).trim().is_empty(), "{} has no {annotation}", alert.name());
+        }
+        let (page, anchor) = alert.annotation("runbook_url").split_once('#').unwrap();
+        assert!(page.ends_with("/docs/runbook.md"), "{page}");
+        assert_eq!(anchor, alert.name().to_lowercase());
+        assert!(sections.contains(anchor), "the runbook has no section {anchor}");
+        assert!(alert.annotation("dashboard_url").starts_with("/d/prompt-redis-observing"), "{}", alert.name());
+        let commands = alert.annotation("description").lines().filter(|line| line.starts_with("redis-cli "));
+        assert!(commands.count() > 0, "{} gives no command to type", alert.name());
+    }
+}
+
+#[test]
+fn every_metric_in_a_rule_is_one_of_the_exporters() {
+    let known: BTreeSet<_> = families().iter().map(|family| family.name.to_owned()).collect();
+    let recorded: BTreeSet<_> = rules(RULES).iter().map(|rule| rule.name().to_owned()).collect();
+    for rule in rules(RULES) {
+        for metric in metrics(&parse(rule.expr())) {
+            assert!(known.contains(&metric), "{} asks for {metric}: a rule reads raw metrics only", rule.name());
+        }
+    }
+    for alert in rules(ALERTS) {
+        for metric in metrics(&parse(alert.expr())) {
+            let is_known = known.contains(&metric) || recorded.contains(&metric) || metric == "up";
+            assert!(is_known, "{} asks for {metric}", alert.name());
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What the rules cost Prometheus, over a hundred groups with as much history as the rules look back on.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    nights::Samples,
+    shipped::{ALERTS, RULES, text, yaml},
+    stack::{Prometheus, config, tool, within},
+};
+
+const GROUPS: u64 = 100;
+const MOST: Duration = Duration::from_millis(50);
+/// Between two scrapes, in seconds, and between two evaluations.
+const SCRAPE: usize = 15;
+const CYCLE: Duration = Duration::from_secs(15);
+/// Most rules look back an hour, one 27, in seconds.
+const RECENT: u64 = 75 * 60;
+const LONG: u64 = 27 * 3_600;
+const LOOKS: usize = 10;
+/// On a busy machine it takes a while until each group has had a quiet moment.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const OF_STREAM: [(&str, u64); 4] =
+    [("exists", 1), ("length", 1_000), ("entries_added_total", 5_000), ("last_entry_timestamp_seconds", 1)];
+const OF_GROUP: [(&str, u64); 9] = [
+    ("exists", 1),
+    ("lag", 172),
+    ("messages_undelivered", 172),
+    ("messages_pending", 0),
+    ("messages_lost", 0),
+    ("entries_read", 4_800),
+    ("consumers", 17_000),
+    ("last_delivered_timestamp_seconds", 1),
+    ("oldest_undelivered_age_seconds", 12),
+];
+
+#[test]
+fn both_files_take_less_than_50_ms_a_cycle_over_100_groups() {
+    let dir = TempDir::new().unwrap();
+    backfill(dir.path());
+    let files = [ALERTS, RULES].map(|name| hurried(dir.path(), name));
+    let prometheus = Prometheus::start(dir.path(), &config("1s", &[], &files), &[]);
+    within(Duration::from_secs(60), "every rule has run", || {
+        let recorded = prometheus.number("count(stream_group_day_obs:messages_lost:increase1m)");
+        recorded.filter(|groups| *groups == GROUPS as f64)
+    });
+    let mut costs = Costs { intervals: [ALERTS, RULES].into_iter().flat_map(intervals).collect(), ..Costs::default() };
+    let began = Instant::now();
+    while costs.looks() < LOOKS || (costs.best() >= MOST && began.elapsed() < PATIENCE) {
+        costs.look(&prometheus);
+    }
+    println!("rules over {GROUPS} groups: {costs}");
+    assert!(costs.best() < MOST, "{costs}");
+}
+
+/// How long the groups took, each time that was looked, in order.
+#[derive(Default)]
+struct Costs {
+    intervals: BTreeMap<String, Duration>,
+    took: BTreeMap<String, Vec<Duration>>,
+}
+
+impl Costs {
+    /// After a second, the last time of each group.
+    fn look(&mut self, prometheus: &Prometheus) {
+        thread::sleep(Duration::from_secs(1));
+        for sample in prometheus.own_metrics().lines() {
+            let Some(sample) = sample.strip_prefix("prometheus_rule_group_last_duration_seconds{") else { continue };
+            let (labels, seconds) = sample.rsplit_once(' ').unwrap();
+            let group = labels.rsplit_once(';').unwrap().1.trim_end_matches("\"}");
+            let times = self.took.entry(group.to_owned()).or_default();
+            times.push(Duration::from_secs_f64(seconds.parse().unwrap()));
+            times.sort();
+        }
+    }
+
+    fn looks(&self) -> usize {
+        self.took.values().map(Vec::len).min().unwrap_or(0)
+    }
+
+    /// What all groups cost in a cycle. One that runs every minute is a quarter of it in each.
+    fn a_cycle(&self, pick: impl Fn(&[Duration]) -> Duration) -> Duration {
+        let share = |group: &str| CYCLE.as_secs_f64() / self.intervals[group].as_secs_f64();
+        self.took.iter().map(|(group, times)| pick(times).mul_f64(share(group))).sum()
+    }
+
+    /// Whatever else the machine does only adds, so each group's best time is the truest.
+    fn best(&self) -> Duration {
+        self.a_cycle(|times| times[0])
+    }
+}
+
+impl fmt::Display for Costs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (best, median) = (self.best(), self.a_cycle(|times| times[times.len() / 2]));
+        write!(f, "{best:.1?} a cycle at best, {median:.1?} in the middle of {} looks", self.looks())?;
+        for (group, times) in &self.took {
+            write!(
+                f,
+                "\n  {group}, every {:?}: {:.1?}, {:.1?}",
+                self.intervals[group],
+                times[0],
+                times[times.len() / 2]
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The groups of a file, and how often each runs.
+fn intervals(name: &str) -> BTreeMap<String, Duration> {
+    let file = yaml(&text(name));
+    let groups = file["groups"].as_array().unwrap().iter();
+    let interval =
+        |group: &Value| group["interval"].as_str().map_or(CYCLE, |text| humantime::parse_duration(text).unwrap());
+    groups.map(|group| (group["name"].as_str().unwrap().to_owned(), interval(group))).collect()
+}
+
+/// The file with every group run once a second: how often says nothing of how long.
+fn hurried(dir: &Path, name: &str) -> PathBuf {
+    let mut rules = yaml(&text(name));
+    rules["groups"].as_array_mut().unwrap().iter_mut().for_each(|group| group["interval"] = "1s".into());
+    let file = dir.join(Path::new(name).file_name().unwrap());
+    fs::write(&file, rules.to_string()).unwrap();
+    file
+}
+
+/// As an exporter with a hundred streams would have left it: all of it for as long as most rules look back, and for
+/// the one that looks back a day, the length. A file for each two hours, since promtool reads a file anew for each
+/// block.
+fn backfill(dir: &Path) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let recent = now - RECENT;
+    let mut samples = Samples::default();
+    (recent..=now).step_by(SCRAPE).for_each(|time| show(time, &mut samples));
+    write_block(dir, &samples);
+    for begin in (now - LONG..recent).step_by(7_200) {
+        let mut samples = Samples::default();
+        for time in (begin..(begin + 7_200).min(recent)).step_by(SCRAPE) {
+            (0..GROUPS).for_each(|index| samples.add("redis_stream_length", &stream(index), 30_000, time));
+        }
+        write_block(dir, &samples);
+    }
+}
+
+fn write_block(dir: &Path, samples: &Samples) {
+    let (file, data) = (dir.join("samples.om"), dir.join("data"));
+    fs::write(&file, samples.text()).unwrap();
+    let [file, data] = [&file, &data].map(|path| path.to_str().unwrap());
+    tool("promtool", &["tsdb", "create-blocks-from", "openmetrics", "--quiet", file, data]).unwrap();
+}
+
+fn show(time: u64, samples: &mut Samples) {
+    let exporter = "job=\"prompt-redis-exporter\",instance=\"a:10036\"";
+    for metric in
+        ["up", "redis_up", "prompt_redis_exporter_build_info", "redis_memory_used_bytes", "redis_memory_max_bytes"]
+    {
+        samples.add(metric, exporter, 1, time);
+    }
+    samples.add("redis_evicted_keys_total", exporter, 0, time);
+    for index in 0..GROUPS {
+        let stream = stream(index);
+        let group = format!("{stream},group=\"group{index}\"");
+        // Counters rise, so that rates have something to do.
+        let grown = |metric: &str, value| if metric.contains("entries") { value + time % 10_000 } else { value };
+        for (metric, value) in OF_STREAM {
+            samples.add(&format!("redis_stream_{metric}"), &stream, grown(metric, value), time);
+        }
+        samples.add("prompt_redis_exporter_stream_collected", &stream, 1, time);
+        for (metric, value) in OF_GROUP {
+            samples.add(&format!("redis_stream_group_{metric}"), &group, grown(metric, value), time);
+        }
+        samples.add("redis_stream_group_oldest_pending_age_seconds", &group, 0, time);
+    }
+}
+
+fn stream(index: u64) -> String {
+    format!("job=\"prompt-redis-exporter\",instance=\"a:10036\",stream=\"instrument:i{index}\"")
+}
