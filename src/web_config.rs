@@ -490,3 +490,29 @@ impl Visitor<'_> for Name<'_> {
         if found && self.fail { Err(E::custom("here")) } else { Ok(found) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_were_refused_are_tried_again_even_if_they_look_the_same() {
+        let found = Instant::now();
+        let mut state = State { refused: Some(("out of file descriptors".into(), found)), ..State::default() };
+        assert!(!state.is_stale());
+        state.refused = found.checked_sub(2 * RETRY_AFTER).map(|long_ago| ("out of file descriptors".into(), long_ago));
+        assert!(state.is_stale());
+    }
+
+    #[test]
+    fn a_line_is_that_of_the_name_however_the_file_is_written() {
+        let text = "a: &x {b: c}\n# a\n\"d\":\n  - b\n  - {b: c}\ne: *x\n1: 2\nf:\n\n  b: >\n    f\n    b: c\n  c: d\n";
+        let line = |path: &[&str]| line_of(text, &path.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!((line(&["a"]), line(&["a", "b"]), line(&["d"])), (Some(1), Some(1), Some(3)));
+        assert_eq!(
+            (line(&["e"]), line(&["f"]), line(&["f", "b"]), line(&["f", "c"])),
+            (Some(6), Some(8), Some(10), Some(13))
+        );
+        assert_eq!((line(&["g"]), line(&["f", "g"])), (None, None));
+    }
+}

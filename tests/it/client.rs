@@ -20,18 +20,24 @@ impl Client {
     pub fn new(dir: &Path, ca: &str, shown: Option<&str>, versions: &[&'static SupportedProtocolVersion]) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(dir.join(ca)).unwrap()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        // Likes best what our door likes least, so that it can be seen whose order counts.
+        let mut provider = ring::default_provider();
+        provider.cipher_suites.reverse();
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
-        Self(Arc::new(match shown {
+        let mut config = match shown {
             None => builder.with_no_client_auth(),
             Some(name) => {
                 let certificate = CertificateDer::from_pem_file(dir.join(format!("{name}.crt"))).unwrap();
                 let key = PrivateKeyDer::from_pem_file(dir.join(format!("{name}.key"))).unwrap();
                 builder.with_client_auth_cert(vec![certificate], key).unwrap()
             }
-        }))
+        };
+        // As Prometheus does.
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self(Arc::new(config))
     }
 
     pub fn connect(&self, address: &str) -> Secured {

@@ -12,7 +12,10 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rustls::version::{TLS12, TLS13};
+use rustls::{
+    CipherSuite, NamedGroup,
+    version::{TLS12, TLS13},
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -156,13 +159,19 @@ fn versions_suites_and_curves_are_those_that_were_chosen() {
 
     let chosen = "  max_version: TLS12\n  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]\n  \
                   curve_preferences: [CurveP384]\n";
-    files.write("web.yml", &format!("{TLS}{chosen}"));
-    let mut connection = files.client().connect(&exporter.address);
-    ask_again(&mut connection, "").unwrap();
-    let suite = connection.conn.negotiated_cipher_suite().unwrap().suite();
-    assert_eq!(suite.as_str(), Some("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"));
-    let curve = connection.conn.negotiated_key_exchange_group().unwrap().name();
-    assert_eq!(curve, rustls::NamedGroup::secp384r1);
+    for (more, suite, curve) in [
+        (chosen, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, NamedGroup::secp384r1),
+        ("", CipherSuite::TLS13_AES_256_GCM_SHA384, NamedGroup::X25519),
+        ("  prefer_server_cipher_suites: false\n", CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, NamedGroup::X25519),
+    ] {
+        files.write("web.yml", &format!("{TLS}{more}"));
+        let mut connection = files.client().connect(&exporter.address);
+        ask_again(&mut connection, "").unwrap();
+        let agreed = &connection.conn;
+        assert_eq!(agreed.negotiated_cipher_suite().unwrap().suite(), suite, "{more}");
+        assert_eq!(agreed.negotiated_key_exchange_group().unwrap().name(), curve, "{more}");
+        assert_eq!(agreed.alpn_protocol(), Some(&b"http/1.1"[..]), "of HTTP/2 too, what we speak");
+    }
 }
 
 #[test]
@@ -197,6 +206,7 @@ fn every_path_asks_for_a_user_and_the_right_password() {
         assert_eq!(exporter.get("/", &[("Authorization", header)]).status, 401, "{header}");
     }
     let mut client = TcpStream::connect(&exporter.address).unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
     let refused = ask_again(&mut client, &login("alice", "wrong")).unwrap();
     assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
     assert_eq!(client.read(&mut [0; 16]).unwrap(), 0, "whoever is refused has to leave");
@@ -225,7 +235,8 @@ fn a_scrape_does_not_pay_bcrypt_each_time_and_the_time_tells_no_user() {
     println!("first {paid:?}, cached {cached:?}, wrong password {wrong:?}, unknown user {unknown:?}");
     assert!(cached * 10 < paid, "cached {cached:?}, first {paid:?}");
     let ratio = unknown.as_secs_f64() / wrong.as_secs_f64();
-    assert!((0.5..2.0).contains(&ratio), "unknown user {unknown:?}, wrong password {wrong:?}");
+    // Without a hash to check, it would be a hundred times less.
+    assert!((0.2..5.0).contains(&ratio), "unknown user {unknown:?}, wrong password {wrong:?}");
 }
 
 #[test]
