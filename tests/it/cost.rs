@@ -32,7 +32,7 @@ fn a_collection_takes_one_round_trip_or_two() {
 
 #[test]
 fn a_thousand_streams_still_take_two_round_trips() {
-    const ONE_WAY: Duration = Duration::from_millis(200);
+    const ONE_WAY: Duration = Duration::from_millis(500);
     let server = Server::redis7();
     let mut pipeline = redis::pipe();
     for stream in 0..1_000 {
@@ -48,9 +48,9 @@ fn a_thousand_streams_still_take_two_round_trips() {
     // A pattern costs one round trip more, for the SCAN.
     let exporter = Exporter::start_bare(&[&url, "--stream=s*"]);
     exporter.scrape();
-    let pages: Vec<_> = (0..5).map(|_| exporter.scrape()).collect();
+    let pages: Vec<_> = (0..3).map(|_| exporter.scrape()).collect();
     assert_eq!(pages[0].0.matches("redis_stream_group_messages_undelivered{").count(), 1_000);
-    // The quickest of five: what is measured is waiting for the wire, not how busy this machine is.
+    // The quickest of three: what is measured is waiting for the wire, not how busy this machine is.
     let took = |page: &Page| page.value("prompt_redis_exporter_collection_duration_seconds").unwrap();
     let took = pages.iter().map(took).fold(f64::INFINITY, f64::min);
     let round_trips = took / (2.0 * ONE_WAY.as_secs_f64());
