@@ -27,7 +27,7 @@ const RECENT: u64 = 75 * 60;
 const LONG: u64 = 27 * 3_600;
 const LOOKS: usize = 10;
 /// On a busy machine it takes a while until each group has had a quiet moment.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 const OF_STREAM: [(&str, u64); 4] =
     [("exists", 1), ("length", 1_000), ("entries_added_total", 5_000), ("last_entry_timestamp_seconds", 1)];

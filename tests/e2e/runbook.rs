@@ -92,9 +92,10 @@ impl Desk {
         self.server.run(&format!("XREADGROUP GROUP {GROUP} alive COUNT 28 NOACK STREAMS {STREAM} >"));
     }
 
-    /// Types a line at the prompt of redis-cli.
+    /// Types a line at the prompt of redis-cli. There an error is an answer like any other.
     fn prompt(&self, line: &str) -> Result<String, String> {
-        self.shell.run(&format!("redis-cli <<'END'\n{line}\nEND"))
+        let answer = self.shell.run(&format!("redis-cli --no-raw <<'END'\n{line}\nEND"))?;
+        if answer.lines().any(|line| line.starts_with("(error)")) { Err(answer) } else { Ok(answer) }
     }
 
     fn type_block(&self, block: &Block) -> String {
