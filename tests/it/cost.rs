@@ -45,8 +45,11 @@ fn a_thousand_streams_still_take_two_round_trips() {
     pipeline.query::<()>(&mut server.connection()).unwrap();
     let wire = Wire::to(&server, ONE_WAY);
     let url = format!("--redis.url=redis://127.0.0.1:{}", wire.port);
-    // A pattern costs one round trip more, for the SCAN.
-    let exporter = Exporter::start_bare(&[&url, "--stream=s*"]);
+    // All by name: how many steps a SCAN takes is for Redis's hash to say.
+    let streams: Vec<_> = (0..1_000).map(|stream| format!("--stream=s{stream}")).collect();
+    let mut args = vec![url.as_str()];
+    args.extend(streams.iter().map(String::as_str));
+    let exporter = Exporter::start_bare(&args);
     exporter.scrape();
     let pages: Vec<_> = (0..3).map(|_| exporter.scrape()).collect();
     assert_eq!(pages[0].0.matches("redis_stream_group_messages_undelivered{").count(), 1_000);
@@ -54,7 +57,7 @@ fn a_thousand_streams_still_take_two_round_trips() {
     let took = |page: &Page| page.value("prompt_redis_exporter_collection_duration_seconds").unwrap();
     let took = pages.iter().map(took).fold(f64::INFINITY, f64::min);
     let round_trips = took / (2.0 * ONE_WAY.as_secs_f64());
-    assert!((3.0..4.0).contains(&round_trips), "{round_trips} round trips in {took} s");
+    assert!((2.0..3.0).contains(&round_trips), "{round_trips} round trips in {took} s");
 }
 
 /// How often each command was called, by `INFO commandstats`.
