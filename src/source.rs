@@ -6,10 +6,12 @@
 //!
 //! 1. `TIME`, `INFO` if wanted, and for every stream `XINFO STREAM` and `XINFO GROUPS`;
 //! 2. only where there is something to ask: `XPENDING` for a group with something pending, and for a group that stands
-//!    in the middle of its stream the count of what waits.
+//!    in the middle of its stream the count of what waits, with `XINFO STREAM` once more behind it.
 //!
 //! Streams go on living between two questions. What the second round trip counts therefore ends at the id that the
-//! stream had last in the first, so that all numbers of a stream speak of the same entries.
+//! stream had last in the first; and whether something left the stream meanwhile is asked behind the count, since what
+//! was read and deleted would look like what is lost. A server that refuses the count costs a third round trip, once in
+//! a while.
 
 use std::{
     collections::BTreeMap,
