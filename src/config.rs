@@ -13,9 +13,9 @@ use std::{
 
 use crate::{
     cli::{Cli, CollectorArgs, LogFormat, LogLevel, RedisArgs},
-    endpoint::{Credentials, Endpoint, TlsFiles, Topology},
-    snapshot::Name,
-    web_config::WebConfig,
+    model::snapshot::Name,
+    redis::endpoint::{Credentials, Endpoint, TlsFiles, Topology},
+    web::config_file::WebConfig,
 };
 
 /// A wrong option: what was wrong, and what would be right.

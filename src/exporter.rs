@@ -20,11 +20,11 @@ use futures_util::{
 use tokio::time::timeout;
 
 use crate::{
-    error::{Error, Kind},
-    metrics::Page,
+    exposition::tables::Page,
+    model::error::{Error, Kind},
+    model::snapshot::Snapshot,
     process::Process,
-    snapshot::Snapshot,
-    source::Source,
+    redis::collect::Source,
 };
 
 /// What a collection came to, and how long it took.

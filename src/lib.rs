@@ -1,56 +1,34 @@
 //! prompt-redis-exporter: a Prometheus exporter for Redis Streams consumer groups.
 //!
-//! Every scrape asks Redis anew, and nothing flows back:
+//! Data flows one way, anew at every scrape:
 //!
 //! ```text
-//! command line -> Config -> questions -> replies -> Snapshot -> metrics text -> HTTP
-//!     cli        config     question      reply    snapshot      metrics       http
+//! command line -> Config -> commands -> replies -> Snapshot -> metrics text -> HTTP
+//!     cli         config    \__ redis _________/     model      exposition      web
 //! ```
 //!
-//! | room | owns |
-//! |---|---|
-//! | [`cli`] | what a person types, and the help text |
-//! | [`config`] | what the program runs on: checked, or refused with a sentence |
-//! | [`endpoint`] | where Redis is and how to log in: one server, Sentinels, a Cluster |
-//! | `connection` | one connection to Redis, and how questions travel over it |
-//! | `question` | every question that we ask Redis, word for word |
-//! | [`source`] | what is asked in one collection, and in what order |
-//! | [`reply`] | Redis values into plain facts, strictly |
-//! | [`snapshot`] | the facts of one collection |
-//! | [`backlog`] | what waits, since when, what was lost: arithmetic on the facts |
-//! | [`exporter`] | one collection at a time, shared by those who ask at once; deadlines; the log line when a state changes |
-//! | [`metrics`] | every metric's name, help and value |
-//! | [`exposition`] | the two text formats |
-//! | [`process`] | the standard metrics of our own process |
-//! | [`http`] | routes, negotiation, limits, and a graceful end |
-//! | [`web_config`] | the web configuration file: what it asks for, now |
-//! | [`tls`] | TLS at our own door |
-//! | [`passwords`] | who may come in, and the check of a password |
-//! | [`error`] | what can go wrong with Redis, in a closed set of kinds |
+//! | module | owns | may know |
+//! |---|---|---|
+//! | [`cli`] | what a person types, and the help text | clap |
+//! | [`config`] | what the program runs on: checked plain values | [`cli`], [`model`] |
+//! | [`model`] | the facts of one collection and the arithmetic on them | the standard library |
+//! | [`redis`] | connections, commands, replies, and what one collection sends | the redis crate, [`config`], [`model`] |
+//! | [`exporter`] | one collection at a time, deadlines, and the log line when a state changes | [`redis`], [`model`], [`exposition`] |
+//! | [`exposition`] | every metric's name, help and value, and the two text formats | prometheus-client, [`model`], [`process`] |
+//! | [`process`] | the standard metrics of this process | procfs |
+//! | [`web`] | listeners, routes, TLS, basic authentication and their configuration file | hyper, rustls, bcrypt, YAML |
 //!
-//! Async ends where the [`Snapshot`](snapshot::Snapshot) is complete: everything after it is a pure function of it.
-//! Only `endpoint`, `connection`, `question`, `source`, `reply` and `error` know the redis crate, only `metrics` and
-//! `exposition` know prometheus-client, only `http` knows hyper, only `tls` knows rustls, only `passwords` knows bcrypt,
-//! only `web_config` knows YAML.
+//! Async ends where the [`Snapshot`](model::snapshot::Snapshot) is complete: everything after it is a pure function of
+//! it. A test (`tests/it/documents.rs`) holds the table's last column against the imports.
 
-pub mod backlog;
 pub mod cli;
 pub mod config;
-mod connection;
-pub mod endpoint;
-pub mod error;
 pub mod exporter;
 pub mod exposition;
-pub mod http;
-pub mod metrics;
-pub mod passwords;
+pub mod model;
 pub mod process;
-mod question;
-pub mod reply;
-pub mod snapshot;
-pub mod source;
-pub mod tls;
-pub mod web_config;
+pub mod redis;
+pub mod web;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -59,15 +37,15 @@ use tokio::net::TcpListener;
 /// Serves on these listeners until `shutdown`, then finishes the scrapes in flight.
 pub async fn run(config: config::Config, listeners: Vec<TcpListener>, shutdown: impl Future<Output = ()>) {
     let (timeout, telemetry_path, web) = (config.timeout, config.telemetry_path.clone(), Arc::clone(&config.web));
-    let exporter = Arc::new(exporter::Exporter::new(source::Source::new(config), timeout));
-    let make_page: http::MakePage = Box::new(move |format, patience| {
+    let exporter = Arc::new(exporter::Exporter::new(redis::collect::Source::new(config), timeout));
+    let make_page: web::server::MakePage = Box::new(move |format, patience| {
         let exporter = Arc::clone(&exporter);
         Box::pin(async move {
             let page = exporter.page(patience).await;
-            exposition::render(page, format)
+            exposition::format::render(page, format)
         })
     });
     // A scrape in flight ends at the timeout at the latest; writing it out takes a moment more.
     let drain = timeout + Duration::from_secs(2);
-    http::serve(listeners, http::Site { telemetry_path, make_page, web }, shutdown, drain).await;
+    web::server::serve(listeners, web::server::Site { telemetry_path, make_page, web }, shutdown, drain).await;
 }

@@ -5,7 +5,8 @@ use std::{env, io, process::ExitCode};
 use prompt_redis_exporter::{
     cli::{Cli, LogFormat, LogLevel, PASSWORD_VARIABLE, VERSION},
     config::{Config, ListenAddress},
-    http, run,
+    run,
+    web::server,
 };
 use tokio::{
     net::TcpListener,
@@ -78,7 +79,7 @@ async fn serve(config: Config) -> io::Result<()> {
 }
 
 async fn listen(address: &ListenAddress) -> io::Result<TcpListener> {
-    http::bind(address).await.map_err(|error| {
+    server::bind(address).await.map_err(|error| {
         let advice = "is another exporter running? --web.listen-address chooses another address";
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}; {advice}"))
     })

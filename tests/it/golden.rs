@@ -5,11 +5,13 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use prompt_redis_exporter::{
-    error::{Error, Kind},
-    exposition::{Format, render},
-    metrics::Page,
+    exposition::format::{Format, render},
+    exposition::tables::Page,
+    model::error::{Error, Kind},
+    model::snapshot::{
+        Clock, Consumer, Counted, Group, PendingSummary, Server, Snapshot, Stream, StreamId, StreamState,
+    },
     process::Process,
-    snapshot::{Clock, Consumer, Counted, Group, PendingSummary, Server, Snapshot, Stream, StreamId, StreamState},
 };
 
 use crate::support::lint;

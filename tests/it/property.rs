@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 
 use prompt_redis_exporter::{
-    backlog::{self, Waiting},
     cli::Cli,
     config::Config,
-    snapshot::{Snapshot, StreamId, StreamState},
-    source::Source,
+    model::backlog::{self, Waiting},
+    model::snapshot::{Snapshot, StreamId, StreamState},
+    redis::collect::Source,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use redis::{Commands, Value};

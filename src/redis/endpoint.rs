@@ -19,9 +19,9 @@ use redis::{
 
 use crate::{
     cli::PASSWORD_VARIABLE,
-    connection::Connection,
-    error::{Error, Kind},
-    tls,
+    model::error::{Error, Kind},
+    redis::connection::Connection,
+    web::tls,
 };
 
 /// How long what was sent may stay unconfirmed by the other machine. It tells a connection whose other end vanished

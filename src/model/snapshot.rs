@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use crate::error::Error;
+use crate::model::error::Error;
 
 /// The name of a stream, group or consumer. Redis allows any bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -14,10 +14,10 @@ use prometheus_client::{
 };
 
 use crate::{
-    backlog::{self, Waiting},
-    error::{Error, Kind},
+    model::backlog::{self, Waiting},
+    model::error::{Error, Kind},
+    model::snapshot::{Clock, Consumer, Group, Name, PendingSummary, Server, Snapshot, Stream, StreamState},
     process::Process,
-    snapshot::{Clock, Consumer, Group, Name, PendingSummary, Server, Snapshot, Stream, StreamState},
 };
 
 /// Everything that one page shows.

@@ -1,8 +1,8 @@
 //! The web configuration file: what it asks for, checked field by field, and read again when it changes.
 //!
 //! The format is that of Prometheus's exporter-toolkit. A field that we can't honour is refused by its name: none is
-//! ignored. Knows YAML, and which field means what; what TLS and passwords are made of is for [`crate::tls`] and
-//! [`crate::passwords`] to know. No message holds more of the file than names: it is full of secrets.
+//! ignored. Knows YAML, and which field means what; what TLS and passwords are made of is for [`crate::web::tls`] and
+//! [`crate::web::basic_auth`] to know. No message holds more of the file than names: it is full of secrets.
 
 use std::{
     collections::BTreeMap,
@@ -17,8 +17,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use yaml_serde::{Mapping, Value};
 
 use crate::{
-    passwords::{Hash, Users},
-    tls::{self, Clients, Settings, Tls, Version},
+    web::basic_auth::{Hash, Users},
+    web::tls::{self, Clients, Settings, Tls, Version},
 };
 
 /// While the files are wrong, they are tried again this often even if they seem to be as they were: the reason may lie

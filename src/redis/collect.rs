@@ -22,14 +22,14 @@ use std::{
 use redis::{Cmd, Value};
 
 use crate::{
-    backlog::{Position, position},
     config::{Collect, Config, Groups, Selection},
-    connection::{Connection, Node},
-    endpoint::Endpoint,
-    error::{Error, Kind},
-    question::{self, Range},
-    reply::{self, Answer},
-    snapshot::{Group, Name, Snapshot, Stream, StreamState},
+    model::backlog::{Position, position},
+    model::error::{Error, Kind},
+    model::snapshot::{Group, Name, Snapshot, Stream, StreamState},
+    redis::commands::{self, Range},
+    redis::connection::{Connection, Node},
+    redis::endpoint::Endpoint,
+    redis::replies::{self, Answer},
 };
 
 /// The streams of one Redis, ready to be asked about.
@@ -114,19 +114,19 @@ impl Source {
     ) -> Result<(), Error> {
         // A Cluster has no one server to ask about.
         let ask_server = self.collect.server && !self.endpoint.is_cluster();
-        let about_server = iter::once(question::time()).chain(ask_server.then(question::info));
-        let about_streams = chosen.keys().flat_map(|key| [question::stream(key), question::groups(key)]);
+        let about_server = iter::once(commands::time()).chain(ask_server.then(commands::info));
+        let about_streams = chosen.keys().flat_map(|key| [commands::stream(key), commands::groups(key)]);
         let mut replies = connection.ask(about_server.chain(about_streams));
 
-        let clock = Answer::read(replies.next().await?, reply::clock);
+        let clock = Answer::read(replies.next().await?, replies::clock);
         snapshot.clock = keep(clock, "TIME", &mut snapshot.refused)?;
         if ask_server {
-            let server = Answer::read(replies.next().await?, reply::server);
+            let server = Answer::read(replies.next().await?, replies::server);
             snapshot.server = keep(server, "INFO", &mut snapshot.refused)?;
         }
         for (key, wanted) in chosen {
-            let stream = Answer::read(replies.next().await?, reply::stream);
-            let groups = Answer::read(replies.next().await?, reply::groups);
+            let stream = Answer::read(replies.next().await?, replies::stream);
+            let groups = Answer::read(replies.next().await?, replies::groups);
             let state = stream_state(stream, groups, wanted)?;
             // One that was only found, and has gone since, is none of ours any more.
             if !matches!(state, StreamState::Missing { .. }) || self.selection.exact.contains_key(key) {
@@ -209,29 +209,29 @@ enum What {
 impl Question {
     fn command(&self) -> Cmd {
         match self.what {
-            What::Pending => question::pending(&self.key, &self.group),
-            What::Consumers { .. } => question::consumers(&self.key, &self.group),
-            What::Count { waiting, max, has_eval_ro } => question::count(&self.key, waiting, max, has_eval_ro),
-            What::Oldest { waiting } => question::oldest(&self.key, waiting),
-            What::Disturbed { .. } => question::stream(&self.key),
+            What::Pending => commands::pending(&self.key, &self.group),
+            What::Consumers { .. } => commands::consumers(&self.key, &self.group),
+            What::Count { waiting, max, has_eval_ro } => commands::count(&self.key, waiting, max, has_eval_ro),
+            What::Oldest { waiting } => commands::oldest(&self.key, waiting),
+            What::Disturbed { .. } => commands::stream(&self.key),
         }
     }
 
     /// Puts the answer where it belongs.
     fn answer(&self, reply: Value, group: &mut Group) -> Answer<()> {
         match self.what {
-            What::Pending => Answer::read(reply, reply::pending).map(|(count, summary)| {
+            What::Pending => Answer::read(reply, replies::pending).map(|(count, summary)| {
                 group.pending = count;
                 group.pending_summary = summary;
             }),
             What::Consumers { max } => {
-                Answer::read(reply, |reply| reply::busy_consumers(reply, max)).map(|busy| group.busy_consumers = busy)
+                Answer::read(reply, |reply| replies::busy_consumers(reply, max)).map(|busy| group.busy_consumers = busy)
             }
             What::Count { max, .. } => {
-                Answer::read(reply, |reply| reply::counted(reply, max)).map(|counted| group.counted = Some(counted))
+                Answer::read(reply, |reply| replies::counted(reply, max)).map(|counted| group.counted = Some(counted))
             }
-            What::Oldest { .. } => Answer::read(reply, reply::oldest).map(|oldest| group.counted = Some(oldest)),
-            What::Disturbed { before } => Answer::read(reply, reply::stream).map(|stream| {
+            What::Oldest { .. } => Answer::read(reply, replies::oldest).map(|oldest| group.counted = Some(oldest)),
+            What::Disturbed { before } => Answer::read(reply, replies::stream).map(|stream| {
                 if let Some(counted) = &mut group.counted {
                     counted.undisturbed = removed(&stream) == Some(before);
                 }
@@ -262,8 +262,8 @@ async fn scan(
 ) -> Result<Vec<Name>, Error> {
     let (mut found, mut cursor) = (Vec::new(), 0);
     loop {
-        let reply = connection.ask_node(node, question::scan(cursor, pattern)).await?;
-        let page = Answer::read(reply, reply::scan_page);
+        let reply = connection.ask_node(node, commands::scan(cursor, pattern)).await?;
+        let page = Answer::read(reply, replies::scan_page);
         let Some((next, keys)) = keep(page, format_args!("SCAN MATCH {pattern}"), refused)? else {
             return Ok(found);
         };

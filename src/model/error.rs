@@ -82,6 +82,13 @@ impl Error {
         Self::new(Kind::Protocol, format!("unexpected reply: expected {expected}"))
     }
 
+    /// The same error, about Redis as a whole where `all` says so.
+    #[must_use]
+    pub(crate) const fn about_the_server_if(mut self, all: bool) -> Self {
+        self.about_the_server |= all;
+        self
+    }
+
     /// The part that may become a label.
     #[must_use]
     pub const fn kind(&self) -> Kind {
@@ -98,37 +105,5 @@ impl Error {
     #[must_use]
     pub(crate) const fn is_about_the_server(&self) -> bool {
         self.about_the_server
-    }
-}
-
-impl From<redis::RedisError> for Error {
-    fn from(error: redis::RedisError) -> Self {
-        use redis::{ErrorKind, ServerErrorKind};
-        let kind = match error.kind() {
-            ErrorKind::Io if error.is_timeout() => Kind::Timeout,
-            ErrorKind::Io
-            | ErrorKind::Client
-            | ErrorKind::MasterNameNotFoundBySentinel
-            | ErrorKind::ClusterConnectionNotFound
-            | ErrorKind::Server(ServerErrorKind::ClusterDown) => Kind::Connect,
-            ErrorKind::AuthenticationFailed => Kind::Auth,
-            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Kind::Protocol,
-            ErrorKind::Server(ServerErrorKind::BusyLoading) => Kind::Loading,
-            ErrorKind::Server(ServerErrorKind::NoPerm) => Kind::Permission,
-            _ => match error.code() {
-                Some("NOAUTH" | "WRONGPASS") => Kind::Auth,
-                Some("WRONGTYPE") => Kind::WrongType,
-                _ => Kind::Other,
-            },
-        };
-        let error_of_all = matches!(error.code(), Some("BUSY" | "MASTERDOWN"));
-        let new = Self::new(kind, error.to_string());
-        Self { about_the_server: new.about_the_server || error_of_all, ..new }
-    }
-}
-
-impl From<redis::ServerError> for Error {
-    fn from(error: redis::ServerError) -> Self {
-        redis::RedisError::from(error).into()
     }
 }

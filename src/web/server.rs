@@ -1,7 +1,7 @@
 //! Our door: routes, what the client can read, limits, and a graceful end.
 //!
 //! Knows hyper and nothing of Redis: it is handed a function that makes the page. Who may come in, and through what, is
-//! for [`crate::web_config`] to say.
+//! for [`crate::web::config_file`] to say.
 
 use std::{
     convert::Infallible,
@@ -39,10 +39,10 @@ use tokio::{
 
 use crate::{
     config::ListenAddress,
-    exposition::Format,
-    passwords::Login,
-    tls::{Stream, Tls},
-    web_config::{Rules, WebConfig},
+    exposition::format::Format,
+    web::basic_auth::Login,
+    web::config_file::{Rules, WebConfig},
+    web::tls::{Stream, Tls},
 };
 
 /// A client that connects has this long for its first request, and for the TLS handshake before it.

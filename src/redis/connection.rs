@@ -1,6 +1,6 @@
 //! One connection to Redis, and how questions travel over it.
 //!
-//! Knows nothing of streams, and not how the connection was made ([`crate::endpoint`]).
+//! Knows nothing of streams, and not how the connection was made ([`crate::redis::endpoint`]).
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -20,9 +20,9 @@ use redis::{
 };
 
 use crate::{
-    error::{Error, Kind},
-    question,
-    reply::{self, Answer},
+    model::error::{Error, Kind},
+    redis::commands,
+    redis::replies::{self, Answer},
 };
 
 /// Questions that travel in one write. Four such writes are on their way at a time, so that a thousand streams take one
@@ -106,8 +106,8 @@ impl Connection {
         if matches!(self.link, Link::One(_)) {
             return Ok(vec![Node::Only]);
         }
-        let reply = self.ask(std::iter::once(question::cluster_slots())).next().await?;
-        match Answer::read(reply, reply::cluster_masters) {
+        let reply = self.ask(std::iter::once(commands::cluster_slots())).next().await?;
+        match Answer::read(reply, replies::cluster_masters) {
             Answer::Yes(masters) => Ok(masters.into_iter().map(|(host, port)| Node::At { host, port }).collect()),
             Answer::Gone => Err(Error::protocol("the slots of the Cluster")),
             Answer::No(error) => Err(error.context("CLUSTER SLOTS")),

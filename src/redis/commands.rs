@@ -1,10 +1,10 @@
 //! Every question that we ask Redis: one function each, and nothing else is ever sent but the login.
 //!
-//! All of them read. What the answers look like is in [`crate::reply`].
+//! All of them read. What the answers look like is in [`crate::redis::replies`].
 
 use redis::{Cmd, cmd};
 
-use crate::snapshot::{Name, StreamId};
+use crate::model::snapshot::{Name, StreamId};
 
 /// Counts on the server, so that no payload travels. `KEYS[1]`: the stream; `ARGV`: first id, last id, most entries.
 const COUNT_SCRIPT: &str = "local e = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3]) \

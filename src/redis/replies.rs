@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::Value;
 
 use crate::{
-    error::{Error, Kind},
-    snapshot::{Clock, Consumer, Counted, Group, Name, PendingSummary, Server, Stream, StreamId},
+    model::error::{Error, Kind},
+    model::snapshot::{Clock, Consumer, Counted, Group, Name, PendingSummary, Server, Stream, StreamId},
 };
 
 /// What became of one question.

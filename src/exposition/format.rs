@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 
 use prometheus_client::{encoding::text, registry::Registry};
 
-use crate::metrics::Page;
+use crate::exposition::tables::Page;
 
 /// A text format of Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@
 //!   AllWait      Between             NoneWait
 //! ```
 
-use crate::snapshot::{Group, Stream, StreamId};
+use crate::model::snapshot::{Group, Stream, StreamId};
 
 /// Where a group's last delivered id stands in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::snapshot::Counted;
+    use crate::model::snapshot::Counted;
 
     fn id(ms: u64) -> StreamId {
         StreamId { ms, seq: 0 }

@@ -1,0 +1,4 @@
+//! A snapshot as metrics text. Nothing outside this folder knows prometheus-client.
+
+pub mod format;
+pub mod tables;
