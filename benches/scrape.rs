@@ -5,8 +5,8 @@
 //! table of ratios, taken by asking in turns, and fails if one is above 3.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on should fail")]
 
-#[path = "../tests/it/support.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the tests")]
+#[path = "../tests/it/support/mod.rs"]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "shared with the tests")]
 mod support;
 
 use std::{
