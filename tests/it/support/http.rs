@@ -1,18 +1,25 @@
-//! An HTTP client that shows all that came.
+//! The HTTP client of the tests. It gives back what the server sent, unchanged: any status, any header, and a body that
+//! is still packed.
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io::{self, Read, Write},
-    net::TcpStream,
+};
+
+use ureq::{
+    Agent,
+    config::AutoHeaderValue,
+    http::{Request, header::HeaderMap},
 };
 
 use super::SOON;
 
-/// An HTTP answer.
+/// A reply.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
+    /// Names in small letters.
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -28,15 +35,54 @@ impl Response {
     }
 }
 
+/// Sends a request without a body, over a connection of its own. Fails the test if no reply comes.
 pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
-    let mut client = TcpStream::connect(address).unwrap();
-    client.set_read_timeout(Some(3 * SOON)).unwrap();
-    exchange(&mut client, address, method, path, headers).unwrap()
+    send(address, method, path, headers, None).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
-/// Asks once over a connection, and reads until its end.
+/// Sends a request over a connection of its own.
+pub fn send(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> Result<Response, ureq::Error> {
+    let mut request = Request::builder().method(method).uri(format!("http://{address}{path}"));
+    request = request.header("Connection", "close");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut reply = match body {
+        None => agent().run(request.body(())?)?,
+        Some(body) => agent().run(request.body(body)?)?,
+    };
+    let (status, headers) = (reply.status().as_u16(), texts(reply.headers()));
+    Ok(Response { status, headers, body: reply.body_mut().with_config().limit(u64::MAX).read_to_vec()? })
+}
+
+/// Adds nothing to a request, follows nothing, and takes any status for a reply.
+fn agent() -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .max_redirects(0)
+        .proxy(None)
+        .user_agent(AutoHeaderValue::None)
+        .accept(AutoHeaderValue::None)
+        .accept_encoding(AutoHeaderValue::None)
+        .timeout_global(Some(3 * SOON));
+    config.build().new_agent()
+}
+
+fn texts(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect()
+}
+
+/// Sends a request over a connection that the test has made, TLS for instance, and reads until the server closes it.
 pub fn exchange(
-    client: &mut (impl Read + Write),
+    connection: &mut (impl Read + Write),
     address: &str,
     method: &str,
     path: &str,
@@ -47,16 +93,17 @@ pub fn exchange(
         let _ = write!(head, "{name}: {value}\r\n");
     }
     head.push_str("\r\n");
-    client.write_all(head.as_bytes())?;
-    let mut answer = Vec::new();
-    client.read_to_end(&mut answer)?;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or_else(|| panic!("no head: {answer:?}"));
-    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
-    let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers = lines
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-        .collect();
-    Ok(Response { status, headers, body: answer[end + 4..].to_vec() })
+    connection.write_all(head.as_bytes())?;
+    let mut reply = Vec::new();
+    connection.read_to_end(&mut reply)?;
+    parse(&reply).ok_or_else(|| io::Error::other(format!("no reply: {:?}", String::from_utf8_lossy(&reply))))
+}
+
+fn parse(reply: &[u8]) -> Option<Response> {
+    let mut fields = [httparse::EMPTY_HEADER; 32];
+    let mut head = httparse::Response::new(&mut fields);
+    let length = head.parse(reply).ok().filter(httparse::Status::is_complete)?.unwrap();
+    let text = |field: &httparse::Header<'_>| String::from_utf8_lossy(field.value).into_owned();
+    let headers = head.headers.iter().map(|field| (field.name.to_ascii_lowercase(), text(field))).collect();
+    Some(Response { status: head.code?, headers, body: reply[length..].to_vec() })
 }

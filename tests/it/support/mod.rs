@@ -1,7 +1,7 @@
 //! Real servers and a real exporter, each on a port of its own, ended when dropped.
 
 mod exporter;
-mod http;
+pub mod http;
 mod page;
 mod port;
 mod promtool;
