@@ -14,6 +14,6 @@ pub use http::{Response, exchange, request};
 pub use page::Page;
 pub use port::free_port;
 pub use promtool::lint;
-pub use proxy::Wire;
+pub use proxy::{Direction, Proxy};
 pub use server::{Flavor, Server};
 pub use wait::{SOON, until};
