@@ -12,6 +12,7 @@ mod documents;
 mod door;
 mod failure;
 mod golden;
+mod layout;
 mod night;
 mod property;
 mod scrape;
