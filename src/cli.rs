@@ -142,6 +142,16 @@ pub struct CollectorArgs {
     )]
     pub undelivered_max: u32,
 
+    /// The most time that all counting of one collection may take Redis; what is left over is counted in a later one,
+    /// in turn
+    #[arg(
+        long = "collector.undelivered-budget",
+        value_name = "DURATION",
+        env = "PROMPT_REDIS_EXPORTER_COLLECTOR_UNDELIVERED_BUDGET",
+        default_value = "25ms"
+    )]
+    pub undelivered_budget: String,
+
     /// Ask INFO for memory, clients, uptime and version. On unless --no-collector.server
     #[arg(
         long = "collector.server",
