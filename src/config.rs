@@ -6,8 +6,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    path::PathBuf,
     str::FromStr,
-    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +15,6 @@ use crate::{
     cli::{Cli, CollectorArgs, LogFormat, LogLevel, RedisArgs},
     model::snapshot::Name,
     redis::endpoint::{Credentials, Endpoint, TlsFiles, Topology},
-    web::config_file::WebConfig,
 };
 
 /// A wrong option: what was wrong, and what would be right.
@@ -44,8 +43,8 @@ pub struct Config {
     pub listen_addresses: Vec<ListenAddress>,
     /// Where the metrics are.
     pub telemetry_path: String,
-    /// Who may come in, and how they are spoken to.
-    pub web: Arc<WebConfig>,
+    /// TLS, users and headers of the HTTP server.
+    pub web_config_file: Option<PathBuf>,
     /// How much to log.
     pub log_level: LogLevel,
     /// How to write the log.
@@ -65,7 +64,7 @@ impl Config {
             collect: Collect::new(&cli.collector),
             listen_addresses: cli.web.listen_addresses.iter().map(|a| a.parse()).collect::<Result<_, _>>()?,
             telemetry_path: telemetry_path(cli.web.telemetry_path)?,
-            web: Arc::new(WebConfig::new(cli.web.config_file).map_err(ConfigError::new)?),
+            web_config_file: cli.web.config_file,
             log_level: cli.log.level,
             log_format: cli.log.format,
         })
@@ -352,7 +351,6 @@ mod tests {
             (&["--redis.cluster", "--redis.sentinel-master=m"], "--redis.cluster", "--redis.sentinel-master"),
             (&["--redis.username=u"], "--redis.username", "--redis.password-file"),
             (&["--redis.password-file=/nowhere"], "/nowhere", "--redis.password-file"),
-            (&["--web.config.file=/nowhere"], "/nowhere", "--web.config.file"),
             (&["--collector.undelivered-max=-1"], "-1", "--collector.undelivered-max"),
             (&["--log.level=loud"], "loud", "info"),
             (&["--nonsense"], "--nonsense", "--help"),
