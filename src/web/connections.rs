@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_millis(100);
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 /// How soon to look again for a client to disconnect, when there was none.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// The log says that slots ran short, and again only after this long without a disconnected client.
+/// The log says once that slots ran short, and again only after this long without a disconnected client.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// All open connections.
@@ -75,20 +75,21 @@ impl Connections {
         Some(Slot { connections: Arc::clone(self), id, activity, _permit: permit })
     }
 
-    /// Disconnects the client that has waited longest, if there is one that may be disconnected.
-    pub(super) fn disconnect_one(&self) {
+    /// Disconnects the client that has waited longest. False if there is none that may be disconnected.
+    pub(super) fn disconnect_one(&self) -> bool {
         let mut open = lock(&self.open);
         let waiting =
             open.activities.values().filter_map(|activity| Some((activity.disconnectable_since()?, activity)));
-        let Some((_, longest)) = waiting.min_by_key(|(since, _)| *since) else { return };
+        let Some((_, longest)) = waiting.min_by_key(|(since, _)| *since) else { return false };
         longest.disconnect();
         let before = open.last_disconnect.replace(Instant::now());
         if before.is_none_or(|before| before.elapsed() > QUIET) {
             tracing::warn!(
                 slots = SLOTS,
-                "connection slots ran short: closing the clients that have waited longest without a request"
+                "connection slots or file descriptors ran short: disconnecting clients that wait without a request"
             );
         }
+        true
     }
 }
 

@@ -66,8 +66,8 @@ pub async fn serve<P: Pages>(
 ) {
     let (notify_shutdown, _) = watch::channel(());
     let (site, connections) = (Arc::new(site), Connections::new());
-    let listeners = listeners.into_iter().map(|listener| Listener {
-        listener,
+    let listeners = listeners.into_iter().map(|socket| Listener {
+        socket,
         site: Arc::clone(&site),
         connections: Arc::clone(&connections),
         notify_shutdown: notify_shutdown.clone(),
@@ -85,7 +85,7 @@ pub async fn serve<P: Pages>(
 
 /// Accepts connections on one address.
 struct Listener<P> {
-    listener: TcpListener,
+    socket: TcpListener,
     site: Arc<Site<P>>,
     /// Limits the connections of all listeners together.
     connections: Arc<Connections>,
@@ -97,7 +97,7 @@ impl<P: Pages> Listener<P> {
     async fn run(self) {
         let mut is_failing = false;
         loop {
-            match self.listener.accept().await {
+            match self.socket.accept().await {
                 Ok((client, address)) => {
                     is_failing = false;
                     let Some(slot) = self.connections.slot().await else { return };
@@ -110,14 +110,14 @@ impl<P: Pages> Listener<P> {
                     tokio::spawn(handler.run(client));
                 }
                 Err(error) => {
-                    // Mostly a lack of file descriptors: another client may have to make room. Trying again at once
-                    // would only keep a core busy.
+                    // Mostly a lack of file descriptors: another client has to make room. Trying again at once would
+                    // only keep a core busy.
                     if !is_failing {
                         tracing::warn!(%error, "cannot accept connections");
                     }
                     is_failing = true;
-                    self.connections.disconnect_one();
-                    sleep(Duration::from_millis(100)).await;
+                    let pause = if self.connections.disconnect_one() { 5 } else { 100 };
+                    sleep(Duration::from_millis(pause)).await;
                 }
             }
         }
@@ -195,4 +195,48 @@ async fn until_deadline<T>(mut connection: Pin<&mut impl Future<Output = T>>, ac
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt, future::pending, io::Write, net};
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{exposition::format::Format, web::config::ReloadingConfig};
+
+    /// Pages that are never complete. Says when one is begun, and when one is dropped.
+    struct Endless(mpsc::UnboundedSender<&'static str>);
+
+    struct Begun<'a>(&'a Endless);
+
+    impl Drop for Begun<'_> {
+        fn drop(&mut self) {
+            self.0.0.send("dropped").unwrap();
+        }
+    }
+
+    impl Pages for Endless {
+        async fn metrics(&self, _: Format, _: Option<Duration>) -> Result<String, fmt::Error> {
+            self.0.send("begun").unwrap();
+            let _begun = Begun(self);
+            pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_is_dropped_when_its_client_disconnects() {
+        let (events, mut seen) = mpsc::unbounded_channel();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let web = ReloadingConfig::load(None).unwrap();
+        let site = Site { pages: Endless(events), telemetry_path: "/metrics".into(), web };
+        tokio::spawn(serve(vec![listener], site, pending(), Duration::ZERO));
+        let mut client = net::TcpStream::connect(address).unwrap();
+        client.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        assert_eq!(seen.recv().await, Some("begun"));
+        drop(client);
+        assert_eq!(timeout(Duration::from_secs(5), seen.recv()).await, Ok(Some("dropped")));
+    }
 }

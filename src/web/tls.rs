@@ -214,7 +214,7 @@ fn server_config(settings: TlsSettings) -> Result<ServerConfig, rustls::Error> {
     let versions: Vec<_> = versions.map(Version::supported).collect();
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions)?
-        .with_client_cert_verifier(verifier(settings.client_auth, provider)?)
+        .with_client_cert_verifier(verifier(settings.client_auth, &provider)?)
         .with_single_cert(settings.chain, settings.key)?;
     config.ignore_client_order = settings.prefer_server_order;
     Ok(config)
@@ -222,10 +222,10 @@ fn server_config(settings: TlsSettings) -> Result<ServerConfig, rustls::Error> {
 
 fn verifier(
     client_auth: ClientAuth,
-    provider: Arc<CryptoProvider>,
+    provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
     let builder =
-        |authorities| WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(&provider));
+        |authorities| WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(provider));
     let verifier = match client_auth {
         ClientAuth::None => Ok(WebPkiClientVerifier::no_client_auth()),
         ClientAuth::VerifyIfGiven(authorities) => builder(authorities).allow_unauthenticated().build(),

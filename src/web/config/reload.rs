@@ -8,10 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::web::{
-    config::{Files, WebConfig, read},
-    lock,
+use super::{
+    WebConfig,
+    build::{Files, read},
 };
+use crate::web::lock;
 
 /// A refused configuration is tried again after this time even if no file has changed: the reason may be elsewhere, like
 /// a lack of file descriptors.
