@@ -413,7 +413,6 @@ mod tests {
             (&["--redis.cluster", "--redis.sentinel-master=m"], "--redis.cluster", "--redis.sentinel-master"),
             (&["--redis.username=u"], "--redis.username", "--redis.password-file"),
             (&["--redis.password-file=/nowhere"], "/nowhere", "--redis.password-file"),
-            (&["--web.config.file=/nowhere"], "/nowhere", "--web.config.file"),
             (&["--collector.undelivered-max=-1"], "-1", "--collector.undelivered-max"),
             (&["--log.level=loud"], "loud", "info"),
             (&["--nonsense"], "--nonsense", "--help"),
