@@ -137,6 +137,7 @@ fn telemetry_path(path: String) -> Result<String, ConfigError> {
 }
 
 /// Where Redis is and how to log in, as it was typed.
+#[derive(Default)]
 pub struct RedisConfig {
     /// One for a single server; several Sentinels, or nodes of a Cluster. They may hold passwords.
     pub urls: Vec<String>,
@@ -159,9 +160,10 @@ impl fmt::Debug for RedisConfig {
 }
 
 /// What the URLs of Redis are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Topology {
     /// One server.
+    #[default]
     Single,
     /// Sentinels, which know where the master of this name is.
     Sentinel(String),
@@ -332,12 +334,15 @@ mod tests {
         assert_eq!(config.redis.urls, ["redis://127.0.0.1:6379"]);
         assert_eq!(config.timeout, Duration::from_secs(5));
         assert_eq!(config.selection, selection(&["instrument:*"]));
-        assert_eq!(config.collect, Collect {
+        assert_eq!(
+            config.collect,
+            Collect {
                 server: true,
                 undelivered_max: 1000,
                 undelivered_budget: Duration::from_millis(25),
                 consumers_max: None
-            });
+            }
+        );
         assert_eq!(config.listen_addresses, [ListenAddress { host: None, port: 10036 }]);
         assert_eq!(config.telemetry_path, "/metrics");
         assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Logfmt));

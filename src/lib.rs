@@ -38,7 +38,7 @@ use self::{
     config::Config,
     exporter::Exporter,
     exposition::format::{Format, render},
-    redis::collect::Source,
+    redis::{collect::Collector, endpoint::Endpoint},
     web::{
         config::ReloadingConfig,
         routes::{Pages, Site},
@@ -49,12 +49,14 @@ use self::{
 /// Serves on these listeners until `shutdown`, then finishes the scrapes in flight.
 pub async fn run(
     config: Config,
+    endpoint: Endpoint,
     web: ReloadingConfig,
     listeners: Vec<TcpListener>,
     shutdown: impl Future<Output = ()>,
 ) {
     let (timeout, telemetry_path) = (config.timeout, config.telemetry_path.clone());
-    let pages = ExporterPages(Arc::new(Exporter::new(Source::new(config), timeout)));
+    let collector = Collector::new(endpoint, config.selection, config.collect);
+    let pages = ExporterPages(Arc::new(Exporter::new(collector, timeout)));
     // A scrape in flight ends at the timeout at the latest; sending the page takes a moment more.
     let drain = timeout + Duration::from_secs(2);
     server::serve(listeners, Site { pages, telemetry_path, web }, shutdown, drain).await;

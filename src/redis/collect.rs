@@ -115,26 +115,24 @@ impl Collector {
         &self.endpoint
     }
 
-    /// Collects once. Ends at the deadline with what is known then, and early when it is no longer wanted.
+    /// Collects once. Ends after this time with what is known then, and early when it is no longer wanted.
     ///
     /// # Errors
     /// When Redis did not answer at all, or refuses as a whole. What goes wrong with one stream is a fact about that
     /// stream.
     pub async fn collect(
         &self,
-        deadline: Instant,
+        limit: Duration,
         progress: &Progress,
         wanted: &(dyn Fn() -> bool + Sync),
     ) -> Result<Snapshot, Error> {
-        let began = Instant::now();
-        let ended = tokio::time::timeout_at(deadline.into(), self.run(progress, wanted)).await;
+        let ended = tokio::time::timeout(limit, self.run(progress, wanted)).await;
         match ended {
             Ok(Ok(())) => Ok(progress.complete()),
             Ok(Err(Stop::Refused(error))) => Err(error),
             Ok(Err(Stop::Lost(error))) => progress.partial(error.clone()).ok_or(error),
             Err(_) => {
-                let after = deadline.saturating_duration_since(began);
-                let message = format!("no complete reply from {} within {after:?}", self.endpoint);
+                let message = format!("no complete reply from {} within {limit:?}", self.endpoint);
                 let error = Error::new(Kind::Timeout, message);
                 progress.partial(error.clone()).ok_or(error)
             }
@@ -144,10 +142,10 @@ impl Collector {
     /// Repeats the commands over a new connection where the old one turns out to be broken. A restarted Redis, a changed
     /// password or a closed connection is noticed only then.
     async fn run(&self, progress: &Progress, wanted: &(dyn Fn() -> bool + Sync)) -> Result<(), Stop> {
-        self.beginning.fetch_add(1, Ordering::Relaxed);
-        let kept = self.kept.lock().await;
-        self.beginning.fetch_sub(1, Ordering::Relaxed);
-        let mut kept = kept;
+        let mut kept = {
+            let _beginning = Beginning::new(&self.beginning);
+            self.kept.lock().await
+        };
         let mut connects = 0;
         loop {
             let (connection, is_new) = match kept.connection.take() {
@@ -251,8 +249,10 @@ impl Collector {
         let found = found_groups.iter().map(|(key, groups)| (*key, groups, false));
         let mut open = Vec::new();
         for (key, groups, named) in named.chain(found) {
-            let stream = known.streams.entry(key.clone()).or_insert_with(|| {
-                KnownStream { wanted: config::Groups::default(), named, state: State::Unknown }
+            let stream = known.streams.entry(key.clone()).or_insert_with(|| KnownStream {
+                wanted: config::Groups::default(),
+                named,
+                state: State::Unknown,
             });
             stream.wanted.merge(groups);
             if matches!(stream.state, State::Unknown) && !open.contains(key) {
@@ -287,9 +287,11 @@ impl Collector {
                 let Some(kept) = kept.upgrade() else { return };
                 let mut kept = kept.lock().await;
                 let slice = Instant::now() + LOOK_UP_SLICE;
-                let walk = kept.discovery.advance(&connection, slice, &Progress::default());
+                let unseen = Progress::default();
+                let walk = kept.discovery.advance(&connection, slice, &unseen);
                 // An error here is met again by the next collection, which says so.
-                if !matches!(tokio::time::timeout_at(until.into(), walk).await, Ok(Ok(()))) || !kept.discovery.is_walking()
+                if !matches!(tokio::time::timeout_at(until.into(), walk).await, Ok(Ok(())))
+                    || !kept.discovery.is_walking()
                 {
                     return;
                 }
@@ -297,6 +299,22 @@ impl Collector {
                 tokio::time::sleep(LOOK_UP_SLICE).await;
             }
         });
+    }
+}
+
+/// A collection that waits for what is kept.
+struct Beginning<'a>(&'a AtomicUsize);
+
+impl<'a> Beginning<'a> {
+    fn new(beginning: &'a AtomicUsize) -> Self {
+        beginning.fetch_add(1, Ordering::Relaxed);
+        Self(beginning)
+    }
+}
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -83,11 +83,7 @@ async fn to_server_that_is_master(endpoint: &Endpoint, address: &ConnectionAddr)
 }
 
 /// Where this Sentinel says that the master is.
-async fn master_address(
-    endpoint: &Endpoint,
-    sentinel: &ConnectionAddr,
-    master: &str,
-) -> Result<ConnectionAddr, Error> {
+async fn master_address(endpoint: &Endpoint, sentinel: &ConnectionAddr, master: &str) -> Result<ConnectionAddr, Error> {
     let mut link = Link::open(endpoint, sentinel, &endpoint.sentinel_login).await?;
     let mut command = redis::cmd("SENTINEL");
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
@@ -145,8 +141,9 @@ impl Link {
             ConnectionAddr::Tcp(host, port) => Self::log_in(tcp(host, *port).await?, login).await,
             ConnectionAddr::TcpTls { host, port, .. } => {
                 let config = tls::client_config(&endpoint.tls)?;
-                let name = ServerName::try_from(host.clone())
-                    .map_err(|_| Error::new(Kind::Connect, format!("'{host}' is no name that a certificate can have")))?;
+                let name = ServerName::try_from(host.clone()).map_err(|_| {
+                    Error::new(Kind::Connect, format!("'{host}' is no name that a certificate can have"))
+                })?;
                 let connector = TlsConnector::from(Arc::new(config));
                 let stream = connector.connect(name, tcp(host, *port).await?).await.map_err(handshake_failed)?;
                 Self::log_in(stream, login).await

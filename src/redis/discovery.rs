@@ -147,12 +147,7 @@ impl LookUp {
     }
 
     /// One step on each node, at the same time. An error that concerns only the look-up ends this walk.
-    async fn step(
-        &mut self,
-        connection: &Connection,
-        pattern: &str,
-        keys: u32,
-    ) -> Result<Option<Error>, Stop> {
+    async fn step(&mut self, connection: &Connection, pattern: &str, keys: u32) -> Result<Option<Error>, Stop> {
         let step = |(node, cursor): (&Node, &u64)| {
             let (node, command) = (node.clone(), commands::scan(*cursor, pattern, keys));
             async move { Ok((connection.send_to(&node, &command).await?, node)) }

@@ -46,7 +46,7 @@ impl Frames {
                 }
                 At::Type if b"+-:$*_,#!=(%~>|".contains(first) => {
                     At::Line { kind: *first, number: 0, negative: false, length: 0 }
-                },
+                }
                 At::Type => return Err(format!("a reply begins with byte {first}, which is not Redis's protocol")),
                 At::Line { negative: true, .. } if *first == b'\n' => At::Type,
                 At::Line { kind, number, .. } if *first == b'\n' => Self::after_line(kind, number)?,

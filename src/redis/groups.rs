@@ -208,8 +208,7 @@ impl Groups<'_> {
 
     fn moment(&self, key: &Name, found: &Found) -> Step {
         let has_eval_ro = found.stream.entries_added.is_some();
-        let commands =
-            vec![commands::moment(key, self.options.undelivered_max, self.turns.number, has_eval_ro)];
+        let commands = vec![commands::moment(key, self.options.undelivered_max, self.turns.number, has_eval_ro)];
         let entry = self.sizes.entry(key) as u64;
         let entries = u64::from(self.options.undelivered_max)
             .min(found.stream.length)
@@ -261,8 +260,10 @@ impl Groups<'_> {
                 } else {
                     None
                 };
-                let consumers = summary.map(|summary| busiest(summary, &times.unwrap_or_default()));
-                found.pending.entry(group.clone()).or_default().consumers = consumers;
+                let pending = found.pending.entry(group.clone()).or_default();
+                pending.consumers = summary.as_ref().map(|summary| summary.len() as u64);
+                let shown = self.options.consumers_max.unwrap_or(0);
+                pending.busiest = busiest(summary.unwrap_or_default(), &times.unwrap_or_default(), shown);
             }
             Ask::Moment => {
                 let moment = Reply::read(next(), replies::moment);
@@ -354,14 +355,15 @@ fn read_moment(moment: Reply<Option<replies::Moment>>, key: &Name, known: &mut K
     Ok(())
 }
 
-/// Consumers that hold something pending, most first.
-fn busiest(summary: Vec<(Name, u64)>, idle: &BTreeMap<Name, u64>) -> Vec<Consumer> {
+/// Consumers that hold something pending, most first, at most so many.
+fn busiest(summary: Vec<(Name, u64)>, idle: &BTreeMap<Name, u64>, most: usize) -> Vec<Consumer> {
     let consumer = |(name, pending): (Name, u64)| {
         let idle_ms = idle.get(&name).copied();
         Consumer { name, pending, idle_ms }
     };
     let mut consumers: Vec<_> = summary.into_iter().map(consumer).collect();
     consumers.sort_by(|a, b| b.pending.cmp(&a.pending).then_with(|| a.name.cmp(&b.name)));
+    consumers.truncate(most);
     consumers
 }
 

@@ -15,7 +15,7 @@ pub mod endpoint;
 mod errors;
 mod framing;
 mod groups;
-mod progress;
+pub mod progress;
 mod replies;
 mod streams;
 mod tls;

@@ -104,7 +104,10 @@ pub(super) enum Evidence {
 #[derive(Clone, Default)]
 pub(super) struct Pending {
     pub(super) oldest: Option<OldestPending>,
-    pub(super) consumers: Option<Vec<Consumer>>,
+    /// How many consumers hold something.
+    pub(super) consumers: Option<u64>,
+    /// Those that are shown.
+    pub(super) busiest: Vec<Consumer>,
 }
 
 impl Known {
@@ -172,17 +175,7 @@ impl Evidence {
 
 impl Group {
     fn new(facts: GroupFacts, backlog: Backlog, pending: Pending) -> Self {
-        let consumers_with_pending = match pending.consumers {
-            _ if facts.pending == 0 => Some(0),
-            Some(ref consumers) => Some(consumers.len() as u64),
-            None => None,
-        };
-        Self {
-            facts,
-            backlog,
-            oldest_pending: pending.oldest,
-            consumers_with_pending,
-            busy_consumers: pending.consumers.unwrap_or_default(),
-        }
+        let consumers_with_pending = if facts.pending == 0 { Some(0) } else { pending.consumers };
+        Self { facts, backlog, oldest_pending: pending.oldest, consumers_with_pending, busy_consumers: pending.busiest }
     }
 }

@@ -115,7 +115,8 @@ impl Window {
         let idle = self.command_bytes + batch.command_bytes == 0;
         let commands = self.answered
             || idle
-            || self.command_bytes + batch.command_bytes + 2 * (40 + key.as_bytes().len()) <= COMMANDS_BEFORE_FIRST_REPLY;
+            || self.command_bytes + batch.command_bytes + 2 * (40 + key.as_bytes().len())
+                <= COMMANDS_BEFORE_FIRST_REPLY;
         let replies = match sizes.known(key) {
             None => self.unknown + batch.unknown < self.unknown_at_most,
             Some(size) if size >= ASKED_ALONE => idle,
