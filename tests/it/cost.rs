@@ -1,4 +1,4 @@
-//! What a scrape costs Redis: round trips, and nothing but the questions.
+//! What a scrape costs Redis: round trips and commands.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -71,7 +71,7 @@ fn calls(server: &Server) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn redis_does_nothing_but_answer_the_questions() {
+fn a_scrape_runs_these_commands_and_no_others() {
     let server = Server::redis7();
     server.run("XGROUP CREATE s g $ MKSTREAM");
     server.run("XGROUP CREATE quiet g $ MKSTREAM");

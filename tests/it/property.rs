@@ -1,5 +1,5 @@
-//! Any life of a stream, on each kind of server: what we say waits is what a brute-force count finds, and what we say
-//! was lost is never more than what was.
+//! Random sequences of commands on one stream, on each kind of server: what waits is what a brute-force count finds, and
+//! what is shown as lost is never more than what was lost.
 
 use std::collections::BTreeSet;
 
@@ -41,19 +41,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..25)
 }
 
-/// A stream and its group on a real server, with a bookkeeping of our own beside them.
+/// A stream and its group on a real server, with bookkeeping of the test's own beside them.
 struct Life {
     connection: redis::Connection,
     /// The next id's milliseconds.
     next: u64,
     /// Entries in the stream.
     entries: BTreeSet<u64>,
-    /// Up to here the group was given everything.
+    /// The highest id that was delivered to the group.
     delivered: u64,
     pending: BTreeSet<u64>,
     /// Entries that left before the group read them; `None` once the group was moved by hand.
     lost: Option<u64>,
-    /// Something was deleted from the middle, or left before the first read: then Redis's own count is an estimate.
+    /// Something was deleted from the middle, or removed before the first read: then Redis's own count is an estimate.
     blurred: bool,
 }
 
@@ -172,7 +172,7 @@ impl Life {
         let oldest_pending = self.pending.first().map(|id| StreamId { ms: *id, seq: 0 });
         assert_eq!(group.pending_summary.map(|summary| summary.oldest), oldest_pending, "{flavor:?}: oldest pending");
         if let (Some(lost), Some(said)) = (self.lost, backlog::lost(stream, group)) {
-            assert!(said <= lost, "{flavor:?}: {lost} were lost, and we say at least {said}: {stream:?}");
+            assert!(said <= lost, "{flavor:?}: {lost} were lost, and at least {said} are shown: {stream:?}");
             // Redis 7.0 keeps the evidence, as long as it has a lag at all.
             if flavor == Flavor::Redis7 && group.lag.is_some() && !self.blurred {
                 assert_eq!(said, lost, "{stream:?}");
@@ -181,7 +181,7 @@ impl Life {
     }
 }
 
-fn any_life_is_told_truly(flavor: Flavor) {
+fn any_sequence_of_commands_is_shown_truly(flavor: Flavor) {
     let server = Server::start(flavor);
     let url = format!("--redis.url={}", server.url());
     let cli = Cli::from_args(["x", &url, "--stream=s", "--no-collector.server"]).unwrap();
@@ -201,27 +201,27 @@ fn any_life_is_told_truly(flavor: Flavor) {
         .unwrap();
 }
 
-/// The same lives at every run: a failure can be looked at again.
+/// The same sequences in every run, so that a failure can be repeated.
 fn deterministic() -> proptest::test_runner::TestRng {
     proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha)
 }
 
 #[test]
-fn any_life_is_told_truly_on_redis_8() {
-    any_life_is_told_truly(Flavor::Redis8);
+fn any_sequence_of_commands_is_shown_truly_on_redis_8() {
+    any_sequence_of_commands_is_shown_truly(Flavor::Redis8);
 }
 
 #[test]
-fn any_life_is_told_truly_on_redis_7() {
-    any_life_is_told_truly(Flavor::Redis7);
+fn any_sequence_of_commands_is_shown_truly_on_redis_7() {
+    any_sequence_of_commands_is_shown_truly(Flavor::Redis7);
 }
 
 #[test]
-fn any_life_is_told_truly_on_redis_6() {
-    any_life_is_told_truly(Flavor::Redis6);
+fn any_sequence_of_commands_is_shown_truly_on_redis_6() {
+    any_sequence_of_commands_is_shown_truly(Flavor::Redis6);
 }
 
 #[test]
-fn any_life_is_told_truly_on_valkey_9() {
-    any_life_is_told_truly(Flavor::Valkey9);
+fn any_sequence_of_commands_is_shown_truly_on_valkey_9() {
+    any_sequence_of_commands_is_shown_truly(Flavor::Valkey9);
 }

@@ -37,21 +37,21 @@ impl Sentinel {
         Self { port, child, _dir: dir }
     }
 
-    /// What this Sentinel says, if it is there already.
-    fn ask(&self, words: &[&str]) -> Option<Value> {
+    /// This Sentinel's reply, if it serves already.
+    fn query(&self, words: &[&str]) -> Option<Value> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
         redis::cmd("SENTINEL").arg(words).query(&mut client.get_connection().ok()?).ok()
     }
 
     fn master_port(&self) -> Option<String> {
-        let reply = self.ask(&["GET-MASTER-ADDR-BY-NAME", "night"])?;
+        let reply = self.query(&["GET-MASTER-ADDR-BY-NAME", "night"])?;
         let (_, port): (String, String) = redis::from_redis_value(reply).ok()?;
         Some(port)
     }
 
     /// How many replicas and other Sentinels it knows.
     fn knows(&self) -> (usize, usize) {
-        let count = |what| match self.ask(&[what, "night"]) {
+        let count = |what| match self.query(&[what, "night"]) {
             Some(Value::Array(list)) => list.len(),
             _ => 0,
         };
@@ -121,7 +121,7 @@ fn the_exporter_follows_a_failover_within_two_scrapes() {
 }
 
 #[test]
-fn a_master_that_no_sentinel_knows_is_said() {
+fn a_master_that_no_sentinel_knows_is_a_failed_connection() {
     let master = Server::redis7();
     let sentinel = Sentinel::of(&master);
     until("the Sentinel answers", || sentinel.master_port().is_some());
