@@ -401,23 +401,14 @@ mod tests {
             (&["--redis.timeout=soon"], "'soon'", "5s"),
             (&["--redis.timeout=18446744073709551615s"], "hour", "5s"),
             (&["--redis.sentinel-master="], "empty", "name"),
-            (&["--redis.url=rediss://h", "--redis.tls-ca-file=/dev/null"], "no certificate", "--redis.tls-ca-file"),
             (&["--stream="], "names no key", "instrument:lsstcam"),
             (&["--stream==g"], "names no key", "KEY=GROUP"),
             (&["--stream=s="], "names no group", "KEY=GROUP"),
             (&["--web.telemetry-path=metrics"], "'metrics'", "/metrics"),
             (&["--web.telemetry-path=/"], "taken", "/metrics"),
             (&["--web.listen-address=10036"], "'10036'", ":10036"),
-            (&["--redis.url=http://x"], "http://", "redis://"),
-            (&["--redis.url=redis://h", "--redis.tls-ca-file=/ca"], "--redis.tls-ca-file", "rediss://"),
-            (&["--redis.url=rediss://h", "--redis.tls-cert-file=/c"], "--redis.tls-cert-file", "--redis.tls-key-file"),
-            (&["--redis.url=rediss://h#insecure"], "insecure", "--redis.tls-ca-file"),
-            (&["--redis.url=redis://a", "--redis.url=redis://b"], "several times", "--redis.cluster"),
-            (&["--redis.url=redis://a", "--redis.url=rediss://b", "--redis.cluster"], "rediss://", "the same"),
-            (&["--redis.url=unix:///s", "--redis.cluster"], "unix://", "redis://"),
             (&["--redis.cluster", "--redis.sentinel-master=m"], "--redis.cluster", "--redis.sentinel-master"),
-            (&["--redis.username=u"], "--redis.username", "--redis.password-file"),
-            (&["--redis.password-file=/nowhere"], "/nowhere", "--redis.password-file"),
+            (&["--collector.undelivered-budget=much"], "'much'", "25ms"),
             (&["--collector.undelivered-max=-1"], "-1", "--collector.undelivered-max"),
             (&["--log.level=loud"], "loud", "info"),
             (&["--nonsense"], "--nonsense", "--help"),
@@ -425,24 +416,5 @@ mod tests {
             let error = config(args).unwrap_err();
             assert!(error.contains(wrong) && error.contains(right), "{args:?}: {error}");
         }
-    }
-
-    #[test]
-    fn no_error_shows_a_password() {
-        for url in
-            ["redis://u:s3cret@h:port", "http://u:s3cret@h", "redis://:s3cret@", "redis://u:s3cret@h/db", "s3cret"]
-        {
-            let error = config(&["--redis.url", url]).unwrap_err();
-            assert!(!error.contains("s3cret"), "{url}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_password_has_one_source() {
-        let cli = |args: &[&str]| Cli::from_args(["x"].iter().chain(args)).unwrap();
-        let error = Config::new(cli(&["--redis.url=redis://:a@h"]), Some("b".into())).unwrap_err();
-        assert!(error.to_string().contains("PROMPT_REDIS_EXPORTER_REDIS_PASSWORD"), "{error}");
-        assert!(Config::new(cli(&["--redis.username=u"]), Some("b".into())).is_ok());
-        assert!(Config::new(cli(&[]), Some(String::new())).is_ok(), "an empty variable is none");
     }
 }

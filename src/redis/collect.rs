@@ -24,6 +24,7 @@ use super::{
     connection::Connection,
     discovery::Discovery,
     endpoint::Endpoint,
+    errors,
     groups::{Groups, Scripts, Turns},
     progress::{KnownStream, Progress, State},
     replies::{self, Reply},
@@ -43,6 +44,9 @@ const LOOK_UP_BEFORE_PAGE: Duration = Duration::from_millis(50);
 /// How long a look-up that has not come to its end goes on behind the page, and how much of that time it works.
 const LOOK_UP_AFTER_PAGE: Duration = Duration::from_secs(4);
 const LOOK_UP_SLICE: Duration = Duration::from_millis(10);
+
+/// How often another node of a Cluster is asked for the time.
+const TIME_RETRIES: usize = 3;
 
 /// Connections that a collection may make.
 const CONNECTS: usize = 3;
@@ -128,7 +132,8 @@ impl Collector {
     ) -> Result<Snapshot, Error> {
         let ended = tokio::time::timeout(limit, self.run(progress, wanted)).await;
         match ended {
-            Ok(Ok(())) => Ok(progress.complete()),
+            Ok(Ok(())) if progress.lock().answered || !wanted() => Ok(progress.complete()),
+            Ok(Ok(())) => Err(Error::new(Kind::Connect, format!("no node of {} can be reached", self.endpoint))),
             Ok(Err(Stop::Refused(error))) => Err(error),
             Ok(Err(Stop::Lost(error))) => progress.partial(error.clone()).ok_or(error),
             Err(_) => {
@@ -148,12 +153,11 @@ impl Collector {
         };
         let mut connects = 0;
         loop {
-            let (connection, is_new) = match kept.connection.take() {
-                Some(connection) => (connection, false),
-                None => {
-                    connects += 1;
-                    (connect::connect(&self.endpoint).await.map_err(Stop::Lost)?, true)
-                }
+            let (connection, is_new) = if let Some(connection) = kept.connection.take() {
+                (connection, false)
+            } else {
+                connects += 1;
+                (connect::connect(&self.endpoint).await.map_err(Stop::Lost)?, true)
             };
             match self.steps(&connection, is_new, &mut kept, progress, wanted).await {
                 Ok(()) => {
@@ -196,7 +200,7 @@ impl Collector {
         if !new.is_empty() {
             streams::collect(connection, new, sizes, progress, wanted).await?;
         }
-        discovery.forget(&self.gone(progress));
+        discovery.forget(&Self::gone(progress));
         progress.lock().patterns = discovery.matches();
         Groups { options: &self.options, sizes, turns, scripts }.collect(connection, progress, wanted).await?;
         let known = progress.lock();
@@ -221,10 +225,18 @@ impl Collector {
                 None => Ok(()),
             }
         });
-        let mut replies = replies.map_err(Stop::Lost)?.into_iter();
+        let mut replies = replies.map_err(Stop::Lost)?;
         lag_trust.map_err(Stop::Lost)?;
+        // A Cluster sends TIME to any node, which may be one that is down.
+        for _ in 0..TIME_RETRIES {
+            if let Some(time) = replies.first_mut().filter(|time| !errors::is_reply(time)) {
+                *time = connection.send(&commands[..1]).await.map_err(Stop::Lost)?.swap_remove(0);
+            }
+        }
+        let answered = replies.iter().any(errors::is_reply);
+        let mut replies = replies.into_iter();
         let mut known = progress.lock();
-        known.answered = true;
+        known.answered |= answered;
         if let Some(reply) = replies.next() {
             known.clock = Stop::note(Reply::read(reply, replies::clock), "TIME", &mut known.failures)?;
         }
@@ -263,7 +275,7 @@ impl Collector {
     }
 
     /// Streams that were found by a pattern and are not there, or no longer streams.
-    fn gone(&self, progress: &Progress) -> BTreeSet<Name> {
+    fn gone(progress: &Progress) -> BTreeSet<Name> {
         let mut known = progress.lock();
         let is_gone = |stream: &KnownStream| match &stream.state {
             State::Missing => !stream.named,

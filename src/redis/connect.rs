@@ -137,7 +137,9 @@ struct Link {
 impl Link {
     async fn open(endpoint: &Endpoint, address: &ConnectionAddr, login: &RedisConnectionInfo) -> Result<Self, Error> {
         match address {
-            ConnectionAddr::Unix(path) => Self::log_in(UnixStream::connect(path).await.map_err(refused)?, login).await,
+            ConnectionAddr::Unix(path) => {
+                Self::log_in(UnixStream::connect(path).await.map_err(|error| refused(&error))?, login).await
+            }
             ConnectionAddr::Tcp(host, port) => Self::log_in(tcp(host, *port).await?, login).await,
             ConnectionAddr::TcpTls { host, port, .. } => {
                 let config = tls::client_config(&endpoint.tls)?;
@@ -145,7 +147,8 @@ impl Link {
                     Error::new(Kind::Connect, format!("'{host}' is no name that a certificate can have"))
                 })?;
                 let connector = TlsConnector::from(Arc::new(config));
-                let stream = connector.connect(name, tcp(host, *port).await?).await.map_err(handshake_failed)?;
+                let stream =
+                    connector.connect(name, tcp(host, *port).await?).await.map_err(|error| handshake_failed(&error))?;
                 Self::log_in(stream, login).await
             }
             _ => Err(Error::new(Kind::Connect, "an address of an unknown kind")),
@@ -177,18 +180,18 @@ impl Link {
 }
 
 async fn tcp(host: &str, port: u16) -> Result<TcpStream, Error> {
-    let stream = TcpStream::connect((host, port)).await.map_err(refused)?;
-    stream.set_nodelay(true).map_err(refused)?;
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| refused(&error))?;
+    stream.set_nodelay(true).map_err(|error| refused(&error))?;
     #[cfg(target_os = "linux")]
-    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_FOR)).map_err(refused)?;
+    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_FOR)).map_err(|error| refused(&error))?;
     Ok(stream)
 }
 
-fn refused(error: io::Error) -> Error {
+fn refused(error: &io::Error) -> Error {
     Error::new(Kind::Connect, error.to_string())
 }
 
-fn handshake_failed(error: io::Error) -> Error {
+fn handshake_failed(error: &io::Error) -> Error {
     let hint = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidMessage(_)) => ": it does not speak TLS; is it a redis:// port?",
         _ => "",

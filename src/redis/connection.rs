@@ -1,6 +1,6 @@
 //! One connection to Redis, and how commands travel over it. Knows nothing of streams.
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use redis::{
     Cmd, Pipeline, RedisResult, ServerError, ServerErrorKind, Value,
     aio::{ConnectionLike, MultiplexedConnection},
@@ -9,7 +9,7 @@ use redis::{
 };
 
 use super::{
-    commands,
+    commands, errors,
     framing::Violation,
     replies::{self, Reply},
 };
@@ -67,25 +67,23 @@ impl Connection {
                     None => self.lost(error),
                 })
             }
+            // A node that cannot be reached costs only what it would have answered.
             Link::Cluster(connection) => {
                 let send = |command| self.send_to_cluster(connection, command, None);
-                try_join_all(commands.iter().map(send)).await
+                let replies = join_all(commands.iter().map(send)).await;
+                Ok(replies.into_iter().map(|reply| reply.unwrap_or_else(|error| errors::unreachable(&error))).collect())
             }
         }
     }
 
     /// Sends one command to one node.
     pub(crate) async fn send_to(&self, node: &Node, command: &Cmd) -> Result<Value, Error> {
-        match (&self.link, node) {
-            (Link::Cluster(connection), Node::At { host, port }) => {
-                let at = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
-                self.send_to_cluster(connection, command, Some(RoutingInfo::SingleNode(at))).await
-            }
-            _ => {
-                let replies = self.send(std::slice::from_ref(command)).await?;
-                replies.into_iter().next().ok_or_else(|| Error::protocol("a reply"))
-            }
+        if let (Link::Cluster(connection), Node::At { host, port }) = (&self.link, node) {
+            let at = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
+            return self.send_to_cluster(connection, command, Some(RoutingInfo::SingleNode(at))).await;
         }
+        let replies = self.send(std::slice::from_ref(command)).await?;
+        replies.into_iter().next().ok_or_else(|| Error::protocol("a reply"))
     }
 
     /// The servers that hold keys.

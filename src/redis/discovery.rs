@@ -25,8 +25,10 @@ use crate::{
 
 /// How long a step of `SCAN` should take, its way there and back included; its size is adapted to that.
 const STEP: Duration = Duration::from_millis(2);
-/// Keys that one step walks. 10,000 take Redis about 3 ms.
-const KEYS_A_STEP: std::ops::RangeInclusive<u32> = 100..=4_000;
+/// Keys that one step walks.
+const KEYS_A_STEP: std::ops::RangeInclusive<u32> = 500..=4_000;
+/// Steps that a pattern gets in each collection, however slow they are.
+const FEWEST_STEPS: usize = 5;
 
 /// A walk that took Redis a while is not repeated at once: at most a fifth of Redis's time goes into look-ups.
 const REST: u32 = 4;
@@ -98,13 +100,15 @@ impl Discovery {
             return Ok(());
         }
         let nodes = connection.nodes().await.map_err(Stop::Lost)?;
-        let mut keys = self.keys_a_step.unwrap_or(*KEYS_A_STEP.start() * 10);
+        let mut keys = self.keys_a_step.unwrap_or(*KEYS_A_STEP.start() * 2);
         let mut left = u32::try_from(self.look_ups.len()).unwrap_or(u32::MAX);
         for (pattern, look_up) in &mut self.look_ups {
             let share = Instant::now() + until.saturating_duration_since(Instant::now()) / left;
             left -= 1;
             look_up.begin(&nodes);
-            while !look_up.cursors.is_empty() && Instant::now() < share {
+            let mut steps = 0;
+            while !look_up.cursors.is_empty() && (steps < FEWEST_STEPS || Instant::now() < share) {
+                steps += 1;
                 let began = Instant::now();
                 if let Some(refused) = look_up.step(connection, pattern, keys).await? {
                     progress.lock().failures.push(refused);

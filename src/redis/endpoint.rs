@@ -187,3 +187,68 @@ fn password_in(file: &Path) -> Result<String, Error> {
         .map_err(|_| Error::new(Kind::Auth, format!("--redis.password-file {} is not UTF-8", file.display())))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(urls: &[&str]) -> RedisConfig {
+        RedisConfig { urls: urls.iter().map(ToString::to_string).collect(), ..RedisConfig::default() }
+    }
+
+    fn refusal(config: RedisConfig) -> String {
+        Endpoint::new(config).err().unwrap()
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_with_what_would_be_right() {
+        let file = |file: &str| Some(file.into());
+        let ca = |ca| TlsFiles { ca: file(ca), ..TlsFiles::default() };
+        let cert = || TlsFiles { cert: file("/c"), ..TlsFiles::default() };
+        let cluster = |urls| RedisConfig { topology: Topology::Cluster, ..config(urls) };
+        for (config, wrong, right) in [
+            (config(&["http://x"]), "http://", "redis://"),
+            (config(&["rediss://h#insecure"]), "insecure", "--redis.tls-ca-file"),
+            (config(&["redis://a", "redis://b"]), "several times", "--redis.cluster"),
+            (RedisConfig { tls: ca("/dev/null"), ..config(&["rediss://h"]) }, "no certificate", "--redis.tls-ca-file"),
+            (RedisConfig { tls: ca("/ca"), ..config(&["redis://h"]) }, "--redis.tls-ca-file", "rediss://"),
+            (RedisConfig { tls: cert(), ..config(&["rediss://h"]) }, "--redis.tls-cert-file", "--redis.tls-key-file"),
+            (cluster(&["redis://a", "rediss://b"]), "rediss://", "the same"),
+            (cluster(&["unix:///s"]), "unix://", "redis://"),
+            (
+                RedisConfig { username: Some("u".into()), ..config(&["redis://h"]) },
+                "--redis.username",
+                "--redis.password-file",
+            ),
+            (
+                RedisConfig { password_file: file("/nowhere"), ..config(&["redis://h"]) },
+                "/nowhere",
+                "--redis.password-file",
+            ),
+        ] {
+            let error = refusal(config);
+            assert!(error.contains(wrong) && error.contains(right), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_error_shows_a_password() {
+        for url in
+            ["redis://u:s3cret@h:port", "http://u:s3cret@h", "redis://:s3cret@", "redis://u:s3cret@h/db", "s3cret"]
+        {
+            let error = refusal(config(&[url]));
+            assert!(!error.contains("s3cret"), "{url}: {error}");
+        }
+        let endpoint = Endpoint::new(config(&["redis://u:s3cret@h/2"])).unwrap();
+        assert_eq!(format!("{endpoint} {endpoint:?}"), "redis://h:6379, database 2 redis://h:6379, database 2");
+    }
+
+    #[test]
+    fn a_password_has_one_source() {
+        let password = |urls, password: &str| RedisConfig { password: Some(password.into()), ..config(urls) };
+        let error = refusal(password(&["redis://:a@h"], "b"));
+        assert!(error.contains(PASSWORD_VARIABLE), "{error}");
+        let user = RedisConfig { username: Some("u".into()), ..password(&["redis://h"], "b") };
+        assert!(Endpoint::new(user).is_ok());
+    }
+}

@@ -159,7 +159,7 @@ mod tests {
                 assert!(follow(bytes, piece).unwrap_err().contains(says));
             }
         }
-        let line = [&b"-"[..], &[b'x'; LONGEST_LINE + 2]].concat();
+        let line = [b"-".to_vec(), vec![b'x'; LONGEST_LINE + 2]].concat();
         assert!(follow(&line, 1000).unwrap_err().contains("line"));
     }
 }

@@ -203,7 +203,7 @@ impl Groups<'_> {
         let between = |facts: &GroupFacts| backlog::position(&found.stream, facts.last_delivered) == Position::Between;
         let ids: BTreeSet<_> =
             groups.iter().filter(|(_, facts)| between(facts)).map(|(_, facts)| facts.last_delivered).collect();
-        (!ids.is_empty()).then(|| Backlog::LookUp(self.look_up(key, ids)))
+        (!ids.is_empty()).then(|| Backlog::LookUp(self.look_up(key, &ids)))
     }
 
     fn moment(&self, key: &Name, found: &Found) -> Step {
@@ -218,7 +218,7 @@ impl Groups<'_> {
         Step { key: key.clone(), commands, ask: Ask::Moment, cost: Duration::from_nanos(nanos) }
     }
 
-    fn look_up(&self, key: &Name, ids: BTreeSet<StreamId>) -> Step {
+    fn look_up(&self, key: &Name, ids: &BTreeSet<StreamId>) -> Step {
         let start = usize::try_from(self.turns.number).unwrap_or(0).wrapping_mul(LOOKED_UP) % ids.len();
         let entry = self.sizes.entry(key);
         let most = (LOOKED_UP_BYTES / entry.max(1)).clamp(1, LOOKED_UP).min(ids.len());
@@ -292,7 +292,7 @@ impl Groups<'_> {
             .map(|(_, facts)| facts.last_delivered)
             .filter(|id| backlog::position(&found.stream, *id) == Position::Between)
             .collect();
-        (!ids.is_empty()).then(|| self.look_up(&step.key, ids))
+        (!ids.is_empty()).then(|| self.look_up(&step.key, &ids))
     }
 }
 

@@ -29,7 +29,9 @@ impl<T> Reply<T> {
     pub(crate) fn read(reply: Value, read: impl FnOnce(Value) -> Result<T, Error>) -> Self {
         match reply {
             Value::ServerError(error) => match (error.code(), error.details()) {
-                ("ERR", Some("no such key")) | ("NOGROUP", _) => Self::Gone,
+                // A script says it with its own name behind.
+                ("ERR", Some(details)) if details.contains("no such key") => Self::Gone,
+                ("NOGROUP", _) => Self::Gone,
                 _ => Self::Failed(error.into()),
             },
             reply => read(reply).map_or_else(Self::Failed, Self::Done),
@@ -212,7 +214,9 @@ pub(crate) fn moment(reply: Value) -> Result<Option<Moment>, Error> {
         length: number(length)?,
         group_count: groups.len() as u64,
         last_generated: id(last_generated)?,
-        entries_added: nullable(entries_added, number)?.filter(|added| *added < LUA_EXACT),
+        entries_added: nullable(entries_added, integer)?
+            .and_then(|added| u64::try_from(added).ok())
+            .filter(|added| *added < LUA_EXACT),
         first: nullable(first, id)?,
         last: nullable(last, id)?,
     };

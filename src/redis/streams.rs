@@ -5,7 +5,10 @@
 //! size of each stream's last reply; streams with large entries are asked one at a time, and streams of which nothing is
 //! known a few at first.
 
-use std::{collections::HashMap, iter::Peekable};
+use std::{
+    collections::{BTreeMap, HashMap},
+    iter::Peekable,
+};
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use redis::{Cmd, Value};
@@ -14,6 +17,7 @@ use super::{
     collect::Stop,
     commands,
     connection::Connection,
+    errors,
     progress::{Evidence, Found, Known, Progress, State},
     replies::{self, Reply},
 };
@@ -165,7 +169,7 @@ pub(super) async fn collect(
         })?;
         window.answered(&batch);
         let mut known = progress.lock();
-        known.answered = true;
+        known.answered |= replies.iter().any(errors::is_reply);
         batch.read(replies, sizes, &mut known)?;
     }
 }
@@ -209,8 +213,8 @@ fn state(stream: Reply<(StreamFacts, usize)>, groups: Reply<Vec<(Name, GroupFact
     };
     let mut failures = Vec::new();
     let groups = Stop::note(groups, "XINFO GROUPS", &mut failures)?.map(|groups| groups.into_iter().collect());
-    let evidence = Evidence::TwoCommands { first_above: Default::default(), no_scripts: false };
-    Ok(State::Found(Box::new(Found { stream, groups, evidence, pending: Default::default(), failures, open: 0 })))
+    let evidence = Evidence::TwoCommands { first_above: BTreeMap::new(), no_scripts: false };
+    Ok(State::Found(Box::new(Found { stream, groups, evidence, pending: BTreeMap::new(), failures, open: 0 })))
 }
 
 fn read_by_script(reply: Value) -> Result<State, Stop> {
@@ -219,7 +223,7 @@ fn read_by_script(reply: Value) -> Result<State, Stop> {
             stream: moment.stream,
             groups: Some(moment.groups.into_iter().collect()),
             evidence: Evidence::OneMoment(moment.counts),
-            pending: Default::default(),
+            pending: BTreeMap::new(),
             failures: vec![],
             open: 0,
         }))),

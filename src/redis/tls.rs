@@ -18,13 +18,13 @@ use crate::{
 pub(super) fn client_config(files: &TlsFiles) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(unusable)?
+        .map_err(|error| unusable(&error))?
         .with_root_certificates(authorities(files.ca.as_deref())?);
     let (Some(cert), Some(key)) = (&files.cert, &files.key) else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates(&read(cert, "--redis.tls-cert-file")?).map_err(|error| of(cert, "cert", error))?;
     let key_der = PrivateKeyDer::from_pem_slice(&read(key, "--redis.tls-key-file")?)
         .map_err(|_| of(key, "key", "holds no private key in PEM that is not encrypted"))?;
-    builder.with_client_auth_cert(chain, key_der).map_err(unusable)
+    builder.with_client_auth_cert(chain, key_der).map_err(|error| unusable(&error))
 }
 
 /// The same files as redis-rs wants them for the nodes of a Cluster.
@@ -49,7 +49,7 @@ fn authorities(file: Option<&Path>) -> Result<RootCertStore, Error> {
             let pem = read(file, "--redis.tls-ca-file")?;
             for certificate in certificates(&pem).map_err(|error| of(file, "ca", error))? {
                 let unusable = |error| of(file, "ca", format!("holds a certificate that cannot be used: {error}"));
-                store.add(certificate).map_err(unusable)?;
+                store.add(certificate).map_err(|error| unusable(&error))?;
             }
         }
         None => {
@@ -73,6 +73,6 @@ fn of(file: &Path, which: &str, error: impl std::fmt::Display) -> Error {
     Error::new(Kind::Connect, format!("--redis.tls-{which}-file {}: {error}", file.display()))
 }
 
-fn unusable(error: rustls::Error) -> Error {
+fn unusable(error: &rustls::Error) -> Error {
     Error::new(Kind::Connect, format!("the TLS files cannot be used: {error}"))
 }

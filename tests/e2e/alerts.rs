@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use prompt_redis_exporter::exposition::tables::families;
+use prompt_redis_exporter::exposition::metrics::families;
 
 use crate::{
     promql::{metrics, parse},

@@ -99,13 +99,14 @@ fn a_stream_deleted_during_the_count_has_nothing_waiting() {
         let proxy = beside_the_count(&server, "DEL s");
         let exporter = Exporter::start_bare(&[&proxy.url(), "--stream=s"]);
         let page = exporter.scrape();
-        assert_eq!(page.group("messages_undelivered", "s", "g"), Some(0.0), "{flavor:?}\n{page:?}");
+        assert_eq!(page.stream("exists", "s"), Some(0.0), "{flavor:?}\n{page:?}");
+        assert_eq!(page.group("messages_undelivered", "s", "g"), None, "{flavor:?}\n{page:?}");
         assert_eq!(page.collected("s"), Some(1.0), "{flavor:?}: {}", exporter.log());
     }
 }
 
 #[test]
-fn what_is_read_and_deleted_during_the_count_is_not_lost() {
+fn what_is_read_and_deleted_just_before_the_count_is_not_lost() {
     let server = Server::redis7();
     server.run("XGROUP CREATE s g $ MKSTREAM");
     server.add("s", 1..=10);
@@ -115,7 +116,10 @@ fn what_is_read_and_deleted_during_the_count_is_not_lost() {
         "EVAL redis.call('XREADGROUP','GROUP','g','w','COUNT',3,'STREAMS','s','>')redis.call('XDEL','s','3-0','4-0') 0",
     );
     let exporter = Exporter::start_bare(&[&proxy.url(), "--stream=s"]);
-    assert_eq!(exporter.scrape().group("messages_lost", "s", "g"), None, "unknown while entries are deleted");
+    let page = exporter.scrape();
+    assert_eq!(page.group("messages_lost", "s", "g"), Some(0.0), "all numbers are of one moment");
+    assert_eq!(page.group("messages_undelivered", "s", "g"), Some(5.0));
+    assert_eq!(page.group("entries_read", "s", "g"), Some(5.0));
 }
 
 /// A proxy that has the server run this command just before it is asked to count.

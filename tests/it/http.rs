@@ -15,7 +15,7 @@ use std::{
 use flate2::read::GzDecoder;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::support::{Exporter, SOON, Server, Wire, lint, until};
+use crate::support::{Exporter, Proxy, SOON, Server, lint, until};
 
 /// What Prometheus 2.42 sends.
 const PROMETHEUS: &str = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
@@ -430,12 +430,12 @@ fn a_half_closed_client_is_answered_or_disconnected_at_once() {
 fn a_signal_finishes_the_scrape_under_way_and_exits_0() {
     for signal in ["-TERM", "-INT"] {
         let server = Server::redis7();
-        let wire = Wire::to(&server, Duration::from_millis(200));
-        let mut exporter = Exporter::start_bare(&[&format!("--redis.url=redis://127.0.0.1:{}", wire.port)]);
+        let proxy = Proxy::to(&server, Duration::from_millis(200));
+        let mut exporter = Exporter::start_bare(&[&proxy.url()]);
         assert!(exporter.scrape().up());
-        wire.round_trips();
+        proxy.round_trips();
         let scrape = connect_and_send(&exporter.address, b"GET /metrics HTTP/1.0\r\n\r\n");
-        until("the scrape is under way", || wire.round_trips() > 0);
+        until("the scrape is under way", || proxy.round_trips() > 0);
         exporter.signal(signal);
         let page = read_to_end(scrape);
         assert!(page.contains("\nredis_up 1\n"), "the scrape under way is finished: {page}");

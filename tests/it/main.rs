@@ -12,6 +12,7 @@ mod documents;
 mod failure;
 mod golden;
 mod http;
+mod keda;
 mod layout;
 mod night;
 mod property;

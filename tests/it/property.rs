@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 use prompt_redis_exporter::{
     cli::Cli,
     config::Config,
-    model::backlog::{self, Waiting},
+    model::backlog::Oldest,
     model::snapshot::{Snapshot, StreamId, StreamState},
-    redis::collect::Source,
+    redis::{collect::Collector, endpoint::Endpoint, progress::Progress},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use redis::{Commands, Value};
 
-use crate::support::{Flavor, Server};
+use crate::support::{Flavor, SOON, Server};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -161,20 +161,19 @@ impl Life {
         let waits: Vec<_> = self.entries.range(self.delivered + 1..).copied().collect();
         assert_eq!(counted, waits, "the bookkeeping of this test");
 
-        let expected = match counted.first() {
-            None => Waiting::None,
-            Some(oldest) => {
-                Waiting::Some { entries: Some(counted.len() as u64), oldest: Some(StreamId { ms: *oldest, seq: 0 }) }
-            }
-        };
-        assert_eq!(backlog::waiting(stream, group), expected, "{flavor:?}");
-        assert_eq!(group.pending, self.pending.len() as u64, "{flavor:?}: pending");
+        let backlog = group.backlog;
+        let oldest = counted.first().map_or(Oldest::None, |ms| Oldest::Entry(StreamId { ms: *ms, seq: 0 }));
+        assert_eq!(backlog.undelivered, Some(counted.len() as u64), "{flavor:?}: {stream:?}");
+        assert_eq!(backlog.undelivered_at_least, counted.len() as u64, "{flavor:?}: {stream:?}");
+        assert_eq!(backlog.oldest, oldest, "{flavor:?}: {stream:?}");
+        assert_eq!(group.facts.pending, self.pending.len() as u64, "{flavor:?}: pending");
         let oldest_pending = self.pending.first().map(|id| StreamId { ms: *id, seq: 0 });
-        assert_eq!(group.pending_summary.map(|summary| summary.oldest), oldest_pending, "{flavor:?}: oldest pending");
-        if let (Some(lost), Some(said)) = (self.lost, backlog::lost(stream, group)) {
+        let said = group.oldest_pending.as_ref().map(|oldest| oldest.id);
+        assert_eq!(said, oldest_pending, "{flavor:?}: oldest pending");
+        if let (Some(lost), Some(said)) = (self.lost, backlog.lost) {
             assert!(said <= lost, "{flavor:?}: {lost} were lost, and at least {said} are shown: {stream:?}");
             // Redis 7.0 keeps the evidence, as long as it has a lag at all.
-            if flavor == Flavor::Redis7 && group.lag.is_some() && !self.blurred {
+            if flavor == Flavor::Redis7 && group.facts.lag.is_some() && !self.blurred {
                 assert_eq!(said, lost, "{stream:?}");
             }
         }
@@ -185,7 +184,8 @@ fn any_sequence_of_commands_is_shown_truly(flavor: Flavor) {
     let server = Server::start(flavor);
     let url = format!("--redis.url={}", server.url());
     let cli = Cli::from_args(["x", &url, "--stream=s", "--no-collector.server"]).unwrap();
-    let source = Source::new(Config::new(cli, None).unwrap());
+    let config = Config::new(cli, None).unwrap();
+    let collector = Collector::new(Endpoint::new(config.redis).unwrap(), config.selection, config.collect);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() };
     TestRunner::new_with_rng(config, deterministic())
@@ -193,7 +193,8 @@ fn any_sequence_of_commands_is_shown_truly(flavor: Flavor) {
             let mut life = Life::begin(&server);
             for step in &steps {
                 life.take(step);
-                let snapshot = runtime.block_on(source.collect()).unwrap();
+                let progress = Progress::default();
+                let snapshot = runtime.block_on(collector.collect(SOON, &progress, &|| true)).unwrap();
                 life.check(&snapshot, flavor);
             }
             Ok(())
