@@ -93,7 +93,7 @@ impl Connections {
     }
 }
 
-/// One connection's place among all. Frees it when dropped.
+/// A client's slot. Dropped, it is free for another one.
 pub(super) struct Slot {
     connections: Arc<Connections>,
     id: u64,
@@ -188,8 +188,15 @@ impl Activity {
         }
     }
 
-    pub(super) fn is_waiting(&self) -> bool {
-        lock(&self.state).phase == Phase::Waiting
+    /// Whether the connection may be closed at once: there is no request to answer, or the client does not take its
+    /// response.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = lock(&self.state);
+        match state.phase {
+            Phase::Waiting => true,
+            Phase::Answering => false,
+            Phase::Sending => state.since.elapsed() >= STALLED_AFTER,
+        }
     }
 
     /// When to disconnect the client if it goes on like this. `None` while it is being answered.
@@ -295,9 +302,9 @@ mod tests {
         advance(STALLED_AFTER / 2).await;
         activity.bytes_sent();
         advance(STALLED_AFTER / 2).await;
-        assert_eq!(activity.disconnectable_since(), None, "it takes its response");
+        assert_eq!((activity.disconnectable_since(), activity.is_idle()), (None, false), "it takes its response");
         advance(STALLED_AFTER / 2).await;
-        assert!(activity.disconnectable_since().is_some());
+        assert!(activity.disconnectable_since().is_some() && activity.is_idle());
     }
 
     #[tokio::test(start_paused = true)]
