@@ -1,6 +1,6 @@
 //! What the program runs on: every option checked, or refused with a sentence before anything is bound.
 //!
-//! Knows what a person may type ([`crate::cli`]) and what the rooms need. Reads no environment and opens no socket; it
+//! Knows what a person may type ([`crate::cli`]) and what the modules need. Reads no environment and opens no socket; it
 //! does look whether the files that were named can be read.
 
 use std::{

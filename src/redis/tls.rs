@@ -49,7 +49,7 @@ fn authorities(file: Option<&Path>) -> Result<RootCertStore, Error> {
             let pem = read(file, "--redis.tls-ca-file")?;
             for certificate in certificates(&pem).map_err(|error| of(file, "ca", error))? {
                 let unusable = |error| of(file, "ca", format!("holds a certificate that cannot be used: {error}"));
-                store.add(certificate).map_err(|error| unusable(&error))?;
+                store.add(certificate).map_err(unusable)?;
             }
         }
         None => {

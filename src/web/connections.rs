@@ -77,13 +77,13 @@ impl Connections {
 
     /// Disconnects the client that has waited longest. False if there is none that may be disconnected.
     pub(super) fn disconnect_one(&self) -> bool {
-        let mut open = lock(&self.open);
+        let (mut open, now) = (lock(&self.open), Instant::now());
         let waiting =
-            open.activities.values().filter_map(|activity| Some((activity.disconnectable_since()?, activity)));
+            open.activities.values().filter_map(|activity| Some((activity.disconnectable_since(now)?, activity)));
         let Some((_, longest)) = waiting.min_by_key(|(since, _)| *since) else { return false };
         longest.disconnect();
-        let before = open.last_disconnect.replace(Instant::now());
-        if before.is_none_or(|before| before.elapsed() > QUIET) {
+        let before = open.last_disconnect.replace(now);
+        if before.is_none_or(|before| now - before > QUIET) {
             tracing::warn!(
                 slots = SLOTS,
                 "connection slots or file descriptors ran short: disconnecting clients that wait without a request"
@@ -93,7 +93,7 @@ impl Connections {
     }
 }
 
-/// One connection's place among all. Frees it when dropped.
+/// A client's slot. Dropped, it is free for another one.
 pub(super) struct Slot {
     connections: Arc<Connections>,
     id: u64,
@@ -188,8 +188,15 @@ impl Activity {
         }
     }
 
-    pub(super) fn is_waiting(&self) -> bool {
-        lock(&self.state).phase == Phase::Waiting
+    /// Whether the connection may be closed at once: there is no request to answer, or the client does not take its
+    /// response.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = lock(&self.state);
+        match state.phase {
+            Phase::Waiting => true,
+            Phase::Answering => false,
+            Phase::Sending => state.since.elapsed() >= STALLED_AFTER,
+        }
     }
 
     /// When to disconnect the client if it goes on like this. `None` while it is being answered.
@@ -204,14 +211,14 @@ impl Activity {
     }
 
     /// Since when this client could be disconnected for another one, if it may be.
-    fn disconnectable_since(&self) -> Option<Instant> {
+    fn disconnectable_since(&self, now: Instant) -> Option<Instant> {
         let state = lock(&self.state);
         let at_least = match state.phase {
             Phase::Waiting => GRACE,
             Phase::Sending => STALLED_AFTER,
             Phase::Answering => return None,
         };
-        (!state.disconnecting && state.since.elapsed() >= at_least).then_some(state.since)
+        (!state.disconnecting && now.saturating_duration_since(state.since) >= at_least).then_some(state.since)
     }
 
     fn disconnect(&self) {
@@ -251,6 +258,10 @@ mod tests {
         activity
     }
 
+    fn disconnectable(activity: &Activity) -> Option<Instant> {
+        activity.disconnectable_since(Instant::now())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_first_head_has_ten_seconds_however_it_comes() {
         let activity = Activity::new();
@@ -287,17 +298,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_is_answered_is_not_disconnected_and_a_stalled_one_is() {
         let activity = Activity::new();
-        assert_eq!(activity.disconnectable_since(), None, "it has only just connected");
+        assert_eq!(disconnectable(&activity), None, "it has only just connected");
         activity.request_received();
         advance(Duration::from_secs(1000)).await;
-        assert_eq!((activity.disconnectable_since(), activity.deadline()), (None, None));
+        assert_eq!((disconnectable(&activity), activity.deadline()), (None, None));
         activity.response_ready();
         advance(STALLED_AFTER / 2).await;
         activity.bytes_sent();
         advance(STALLED_AFTER / 2).await;
-        assert_eq!(activity.disconnectable_since(), None, "it takes its response");
+        assert_eq!((disconnectable(&activity), activity.is_idle()), (None, false), "it takes its response");
         advance(STALLED_AFTER / 2).await;
-        assert!(activity.disconnectable_since().is_some());
+        assert!(disconnectable(&activity).is_some() && activity.is_idle());
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,7 +40,7 @@ const BACKLOG: i32 = 4096;
 /// Binds an address: all interfaces, IPv6 and IPv4, where it names no host.
 ///
 /// # Errors
-/// The system's, if the address is taken or not ours.
+/// The system's, if the address is taken or is not one of this machine.
 pub async fn bind(address: &ListenAddress) -> io::Result<TcpListener> {
     let listener = match &address.host {
         Some(host) => TcpListener::bind((host.as_str(), address.port)).await,
@@ -167,7 +167,7 @@ impl<P: Pages> Handler<P> {
             () = until_deadline(connection.as_mut(), activity) => return,
             () = yield_now() => {}
         }
-        if !activity.is_waiting() {
+        if !activity.is_idle() {
             connection.as_mut().graceful_shutdown();
             until_deadline(connection, activity).await;
         }
@@ -176,7 +176,7 @@ impl<P: Pages> Handler<P> {
 
 /// Runs the connection to its end, or until the client has been idle or slow for too long.
 ///
-/// Whether a client breaks off is no concern of ours, so errors are not logged.
+/// Errors are not logged: clients disconnect at any time.
 async fn until_deadline<T>(mut connection: Pin<&mut impl Future<Output = T>>, activity: &Activity) {
     let mut timer = pin!(sleep(Duration::ZERO));
     poll_fn(|context| {

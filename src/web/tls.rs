@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 
 use rustls::{
     RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
-    crypto::{CryptoProvider, SupportedKxGroup, ring as ours},
+    crypto::{CryptoProvider, SupportedKxGroup, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
@@ -80,7 +80,7 @@ pub fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
 /// # Errors
 /// For a suite that is not supported, with those that are.
 pub fn cipher_suites(names: &[String]) -> Result<Vec<SupportedCipherSuite>, String> {
-    let all = ours::ALL_CIPHER_SUITES;
+    let all = ring::ALL_CIPHER_SUITES;
     let name_of = |suite: &SupportedCipherSuite| suite.suite().as_str().unwrap_or("").replace("TLS13_", "TLS_");
     let mut selected: Vec<_> = all.iter().filter(|suite| suite.tls13().is_some()).copied().collect();
     for name in names {
@@ -101,9 +101,9 @@ pub fn cipher_suites(names: &[String]) -> Result<Vec<SupportedCipherSuite>, Stri
 /// For a curve that is not supported, with those that are.
 pub fn curves(names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, String> {
     let curve = |name: &String| match name.as_str() {
-        "X25519" => Ok(ours::kx_group::X25519),
-        "CurveP256" => Ok(ours::kx_group::SECP256R1),
-        "CurveP384" => Ok(ours::kx_group::SECP384R1),
+        "X25519" => Ok(ring::kx_group::X25519),
+        "CurveP256" => Ok(ring::kx_group::SECP256R1),
+        "CurveP384" => Ok(ring::kx_group::SECP384R1),
         _ => Err(format!("names '{name}', which is not supported: choose from X25519, CurveP256, CurveP384")),
     };
     names.iter().map(curve).collect()
@@ -201,7 +201,7 @@ impl Tls {
 }
 
 fn server_config(settings: TlsSettings) -> Result<ServerConfig, rustls::Error> {
-    let mut provider = ours::default_provider();
+    let mut provider = ring::default_provider();
     if let Some(suites) = settings.cipher_suites {
         provider.cipher_suites = suites;
     }

@@ -621,11 +621,7 @@ fn a_client_that_does_not_finish_its_handshake_is_disconnected_and_delays_no_exi
 fn a_thousand_silent_clients_do_not_delay_a_scrape_over_tls() {
     let files = Files::new(TLS);
     let exporter = files.exporter();
-    let silent = Silent::start(&exporter.address, 1_000);
-    silent.wait_until_renewed(1_500);
-    let slowest = (0..5).map(|_| time(|| assert!(files.client().connects(&exporter.address)))).max().unwrap();
-    println!("slowest request over TLS beside 1,000 silent clients: {slowest:?} (goal: under 1s)");
-    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    Silent::start(&exporter.address, 1_000).delay(|| assert!(files.client().connects(&exporter.address)));
     exporter.logged("ran short: disconnecting");
 }
 
