@@ -28,6 +28,25 @@ fn id(ms: u64) -> StreamId {
     StreamId { ms, seq: 0 }
 }
 
+fn server() -> Server {
+    Server {
+        redis_version: Some("7.0.15".into()),
+        mode: Some("standalone".into()),
+        role: Some("master".into()),
+        uptime_seconds: Some(86_400),
+        used_memory_bytes: Some(123_456_789),
+        max_memory_bytes: Some(0),
+        connected_clients: Some(12),
+        blocked_clients: Some(3),
+        evicted_keys: Some(0),
+        maxmemory_policy: Some("noeviction".into()),
+        aof_last_write_ok: Some(true),
+        rdb_last_bgsave_ok: Some(false),
+        errors: BTreeMap::from([("OOM".into(), 2_752), ("WRONGTYPE".into(), 1)]),
+        ..Server::default()
+    }
+}
+
 /// A night that has everything: a group that is behind, an orphan, a fresh group, a missing one, a failed stream.
 fn night() -> Snapshot {
     let behind = Group {
@@ -104,22 +123,7 @@ fn night() -> Snapshot {
     let denied = Error::new(Kind::Permission, "no right");
     Snapshot {
         clock: Some(Clock { ms: NOW }),
-        server: Some(Server {
-            redis_version: Some("7.0.15".into()),
-            mode: Some("standalone".into()),
-            role: Some("master".into()),
-            uptime_seconds: Some(86_400),
-            used_memory_bytes: Some(123_456_789),
-            max_memory_bytes: Some(0),
-            connected_clients: Some(12),
-            blocked_clients: Some(3),
-            evicted_keys: Some(0),
-            maxmemory_policy: Some("noeviction".into()),
-            aof_last_write_ok: Some(true),
-            rdb_last_bgsave_ok: Some(false),
-            errors: BTreeMap::from([("OOM".into(), 2_752), ("WRONGTYPE".into(), 1)]),
-            ..Server::default()
-        }),
+        server: Some(server()),
         streams: BTreeMap::from([
             ("instrument:lsstcam".into(), StreamState::Found(Box::new(lsstcam))),
             ("instrument:hsc".into(), StreamState::Found(Box::new(hsc))),
