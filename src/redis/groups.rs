@@ -108,6 +108,7 @@ impl Groups<'_> {
     ) -> Result<(), Stop> {
         self.turns.number = self.turns.number.wrapping_add(1);
         let mut steps = self.plan(&progress.lock());
+        expect(&steps, &mut progress.lock());
         let mut under_way = FuturesOrdered::new();
         let (mut cost, mut bytes) = (Duration::ZERO, 0);
         loop {
@@ -123,7 +124,12 @@ impl Groups<'_> {
             let Some((replies, step)) = under_way.next().await else { return Ok(()) };
             cost -= step.cost;
             bytes -= step.bytes();
-            let again = self.read(&step, replies.map_err(Stop::Lost)?, &mut progress.lock())?;
+            let replies = replies.map_err(Stop::Lost)?;
+            let mut known = progress.lock();
+            let again = self.read(&step, replies, &mut known)?;
+            if let Some(found) = known.found(&step.key).filter(|_| again.is_none()) {
+                found.open = found.open.saturating_sub(1);
+            }
             steps.extend(again);
         }
     }
@@ -296,6 +302,20 @@ impl Groups<'_> {
     }
 }
 
+/// Notes how many steps each stream waits for: it is complete when all are read.
+fn expect(steps: &VecDeque<Step>, known: &mut Known) {
+    for stream in known.streams.values_mut() {
+        if let State::Found(found) = &mut stream.state {
+            found.open = 0;
+        }
+    }
+    for step in steps {
+        if let Some(found) = known.found(&step.key) {
+            found.open += 1;
+        }
+    }
+}
+
 enum Backlog {
     Count(Step),
     LookUp(Step),
@@ -369,4 +389,43 @@ fn busiest(summary: Vec<(Name, u64)>, idle: &BTreeMap<Name, u64>, most: usize) -
 
 fn of_group(command: &str, group: &Name) -> String {
     format!("{command} of group {}", group.shown())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(costs: &[u64]) -> Vec<Step> {
+        let step = |(number, cost): (usize, &u64)| Step {
+            key: format!("s{number}").as_str().into(),
+            commands: vec![],
+            ask: Ask::Moment,
+            cost: Duration::from_millis(*cost),
+        };
+        costs.iter().enumerate().map(step).collect()
+    }
+
+    fn keys(steps: &[Step]) -> Vec<String> {
+        steps.iter().map(|step| step.key.shown().into_owned()).collect()
+    }
+
+    #[test]
+    fn streams_take_turns_within_the_budget() {
+        let budget = Duration::from_millis(25);
+        let mut last: Option<Name> = None;
+        let mut turns = Vec::new();
+        for _ in 0..4 {
+            let counted = in_turn(steps(&[10, 10, 10, 4, 4]), budget, |step| last.as_ref() < Some(&step.key));
+            last = counted.last().map(|step| step.key.clone());
+            turns.push(keys(&counted));
+        }
+        assert_eq!(turns, [vec!["s0", "s1"], vec!["s2", "s3", "s4"], vec!["s0", "s1"], vec!["s2", "s3", "s4"]]);
+    }
+
+    #[test]
+    fn one_is_counted_even_if_it_costs_more_than_the_budget() {
+        let counted = in_turn(steps(&[40, 1]), Duration::from_millis(25), |_| true);
+        assert_eq!(keys(&counted), ["s0"]);
+        assert!(in_turn(vec![], Duration::ZERO, |_| true).is_empty());
+    }
 }
