@@ -11,11 +11,11 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
-use redis::{Cmd, Value};
+use redis::Value;
 
 use super::{
     collect::Stop,
-    commands,
+    commands::{self, Command},
     connection::Connection,
     progress::{Evidence, Found, Known, Progress, State},
     replies::{self, Reply},
@@ -74,7 +74,7 @@ impl Scripts {
 /// Commands about one stream that travel together, and what to do with their replies.
 struct Step {
     key: Name,
-    commands: Vec<Cmd>,
+    commands: Vec<Command>,
     ask: Ask,
     /// Estimated time in Redis.
     cost: Duration,

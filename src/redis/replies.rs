@@ -161,6 +161,8 @@ pub(crate) fn stream(reply: Value) -> Result<(StreamFacts, usize), Error> {
 fn size(value: &Value) -> usize {
     match value {
         Value::BulkString(bytes) => bytes.len(),
+        // The fields, where they were left out.
+        Value::Int(bytes) => usize::try_from(*bytes).unwrap_or(0),
         Value::Array(values) => values.iter().map(size).sum(),
         _ => 0,
     }

@@ -11,11 +11,11 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
-use redis::{Cmd, Value};
+use redis::Value;
 
 use super::{
     collect::Stop,
-    commands,
+    commands::{self, Command},
     connection::Connection,
     errors,
     progress::{Evidence, Found, Known, Progress, State},
@@ -179,7 +179,7 @@ pub(super) async fn collect(
 }
 
 impl Batch {
-    fn commands(&self) -> Vec<Cmd> {
+    fn commands(&self) -> Vec<Command> {
         if self.by_script {
             return self.keys.iter().map(|key| commands::moment(key, 0, 0, true)).collect();
         }
@@ -313,7 +313,11 @@ mod tests {
         let first = at_once(&mut window, &names, &small);
         assert!(bytes(&first) <= COMMANDS_BEFORE_FIRST_REPLY && streams(&first) > 400, "{}", streams(&first));
         assert!(
-            first.iter().all(|batch| batch.commands().iter().map(|c| c.get_packed_command().len()).sum::<usize>()
+            first.iter().all(|batch| batch
+                .commands()
+                .iter()
+                .map(|c| c.cmd().get_packed_command().len())
+                .sum::<usize>()
                 <= batch.command_bytes)
         );
         window.answered(&first[0], 100);
