@@ -254,6 +254,8 @@ impl Groups<'_> {
                 for id in ids {
                     let first = Reply::read(next(), replies::first_entry);
                     let first = Stop::note(first, "XRANGE", &mut found.failures)?.flatten();
+                    // An entry that was added since the stream was read may be one of a stream made anew.
+                    let first = first.filter(|first| Some(*first) <= found.stream.last);
                     if let (Evidence::TwoCommands { first_above, .. }, Some(first)) = (&mut found.evidence, first) {
                         first_above.insert(*id, first);
                     }

@@ -22,3 +22,4 @@ mod support;
 mod tls;
 mod topology;
 mod web_config;
+mod writers;

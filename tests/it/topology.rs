@@ -8,7 +8,7 @@ use std::{
 
 use redis::Value;
 
-use crate::support::{Exporter, Flavor, Server, free_port, until};
+use crate::support::{Cluster, Exporter, Flavor, Server, free_port, until};
 
 /// A Sentinel, which is a redis-server that was started as one.
 struct Sentinel {
@@ -132,66 +132,6 @@ fn a_master_that_no_sentinel_knows_is_a_failed_connection() {
     assert_eq!(page.errors("connect"), 1.0, "{}", exporter.log());
     let log = exporter.logged("Redis cannot be asked");
     assert!(log.contains("master day of the Sentinels redis://127.0.0.1"), "{log}");
-}
-
-/// Three masters, all slots shared out.
-struct Cluster {
-    nodes: Vec<Server>,
-}
-
-impl Cluster {
-    fn start() -> Self {
-        let node = |()| {
-            let (bus, timeout) = (free_port().to_string(), "1000");
-            Server::start_with(
-                Flavor::Redis7,
-                &["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", timeout],
-            )
-        };
-        let nodes: Vec<_> = [(); 3].map(node).into();
-        for (node, slots) in nodes.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
-            node.run(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
-            let bus: Value = redis::cmd("CONFIG").arg(&["GET", "cluster-port"]).query(&mut node.connection()).unwrap();
-            let (_, bus): (String, String) = redis::from_redis_value(bus).unwrap();
-            nodes[0].run(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port));
-        }
-        let cluster = Self { nodes };
-        until("the Cluster is whole", || {
-            cluster.nodes.iter().all(|node| {
-                let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut node.connection()).unwrap();
-                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
-            })
-        });
-        cluster
-    }
-
-    fn exporter(&self, args: &[&str]) -> Exporter {
-        let url = format!("--redis.url={}", self.nodes[0].url());
-        Exporter::start_bare(&[&[url.as_str(), "--redis.cluster", "--redis.timeout=3s"], args].concat())
-    }
-
-    fn slot(&self, key: &str) -> u16 {
-        redis::cmd("CLUSTER").arg(&["KEYSLOT", key]).query(&mut self.nodes[0].connection()).unwrap()
-    }
-
-    fn owner(&self, key: &str) -> usize {
-        [5461, 10923, 16384].iter().position(|end| self.slot(key) < *end).unwrap()
-    }
-
-    fn id(&self, node: usize) -> String {
-        redis::cmd("CLUSTER").arg("MYID").query(&mut self.nodes[node].connection()).unwrap()
-    }
-
-    /// Hands a slot with one key over from one node to another, as redis-cli does it.
-    fn move_slot(&self, key: &str, from: usize, to: usize) {
-        let (slot, from_id, to_id) = (self.slot(key), self.id(from), self.id(to));
-        self.nodes[to].run(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}"));
-        self.nodes[from].run(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}"));
-        self.nodes[from].run(&format!("MIGRATE 127.0.0.1 {} {key} 0 1000", self.nodes[to].port));
-        for node in [to, from] {
-            self.nodes[node].run(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
-        }
-    }
 }
 
 #[test]

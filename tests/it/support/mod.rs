@@ -1,5 +1,6 @@
 //! Real servers and a real exporter, each on a port of its own, ended when dropped.
 
+mod cluster;
 mod exporter;
 pub mod http;
 mod page;
@@ -8,7 +9,9 @@ mod promtool;
 mod proxy;
 mod server;
 mod wait;
+pub mod writers;
 
+pub use cluster::Cluster;
 pub use exporter::Exporter;
 pub use http::{Response, exchange, request};
 pub use page::Page;
