@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{
     shipped::{ALERTS, Rule, rules},
-    stack::{Receiver, fetch, request, start_alertmanager, within},
+    stack::{Generation, Receiver, fetch, request, start_alertmanager, within},
 };
 
 /// What only follows from an alert, of the same exporter, stream and group.
@@ -61,7 +61,7 @@ fn held_back(place: &Place, place_of_other: &Place) -> BTreeSet<(String, String)
         [json!({ "labels": labels(cause, &at(place)) }), json!({ "labels": labels(other, &at(place_of_other)) })]
     });
     let alerts: Vec<_> = alerts.collect();
-    let (_alertmanager, address) = start_alertmanager(dir.path(), Receiver::start().address());
+    let (_alertmanager, address) = start_alertmanager(Generation::Three, dir.path(), Receiver::start().address());
     let (status, said) = request(&address, "POST /api/v2/alerts", &json!(alerts).to_string()).unwrap();
     assert_eq!(status, 200, "{said}");
     let look = || serde_json::from_str::<Vec<Value>>(&fetch(&address, "/api/v2/alerts").unwrap().1).unwrap();

@@ -12,12 +12,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    fixture::night_program,
     grafana::{Grafana, Range, panels},
     nights::{self, DAYS, REDIS6, REDIS7, Truth},
     shipped::{ALERTS, CAPACITY, OBSERVING, RULES, path, text},
-    stack::{Process, Prometheus, config, tool, value, within},
+    stack::{Generation, Process, Prometheus, config, tool, value, within},
     support::{Exporter, Flavor, Server},
-    ward::night_program,
 };
 
 /// What may have nothing to show: panel, query, why.
@@ -88,7 +88,8 @@ impl Site {
         let night = Process::start("observing_night", &mut command, dir.path());
         let addresses: Vec<_> = watchers.iter().map(|watcher| watcher.address.as_str()).collect();
         let config = config("1s", &addresses, &[path(ALERTS), path(RULES)]);
-        let prometheus = Prometheus::start(dir.path(), &config, &["--storage.tsdb.retention.time=30y"]);
+        let prometheus =
+            Prometheus::start(Generation::Three, dir.path(), &config, &["--storage.tsdb.retention.time=30y"]);
         within(Duration::from_secs(60), "both are scraped, often enough for a rate", || {
             let scraped = prometheus.number("min(count_over_time(redis_up[1m]))")?;
             let delivered = prometheus.number("min(count_over_time(redis_stream_group_entries_read[1m]))")?;
@@ -116,15 +117,16 @@ fn backfill(dir: &Path) -> Vec<Truth> {
     let (file, data) = (dir.join("nights.om"), dir.join("data"));
     fs::write(&file, samples).unwrap();
     let [file, data] = [&file, &data].map(|path| path.to_str().unwrap());
-    tool("promtool", &["tsdb", "create-blocks-from", "openmetrics", "--quiet", file, data]).unwrap();
+    tool(Generation::Three, "promtool", &["tsdb", "create-blocks-from", "openmetrics", "--quiet", file, data]).unwrap();
     let config = config("15s", &[], &[]);
-    let prometheus = Prometheus::start(dir, &config, &["--storage.tsdb.retention.time=30y"]);
+    let prometheus = Prometheus::start(Generation::Three, dir, &config, &["--storage.tsdb.retention.time=30y"]);
     let (url, output) = (format!("--url={}", prometheus.url()), format!("--output-dir={data}"));
     for night in 0..2 {
         let (start, end) = nights::span(night);
         let (start, end) = (format!("--start={start}"), format!("--end={end}"));
         let options = ["--quiet", "--eval-interval=15s", &start, &end, &url, &output, RULES];
-        tool("promtool", &[&["tsdb", "create-blocks-from", "rules"], &options[..]].concat()).unwrap();
+        tool(Generation::Three, "promtool", &[&["tsdb", "create-blocks-from", "rules"], &options[..]].concat())
+            .unwrap();
     }
     truths
 }

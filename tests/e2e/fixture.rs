@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::{
     shell::Shell,
     shipped::alert,
-    stack::{JOB, NAMESPACE, Process, Stack, within},
+    stack::{Generation, JOB, NAMESPACE, Process, Stack, within},
     support::{Exporter, Flavor, Server, free_port},
 };
 
@@ -40,11 +40,11 @@ pub struct Fault {
     /// Notifications that wake somebody.
     pub pages: usize,
     /// Does the damage, waits for what it says, and mends it.
-    pub play: fn(&mut Bed<'_>),
+    pub play: fn(&mut Fixture<'_>),
 }
 
 /// Where a fault plays.
-pub struct Bed<'a> {
+pub struct Fixture<'a> {
     pub server: Server,
     pub shell: Shell,
     exporter: Option<Exporter>,
@@ -75,28 +75,28 @@ impl Arrival {
 }
 
 /// Plays these at the same time, and holds what was heard against what should be.
-pub fn play(faults: &[Fault]) {
-    let mut beds: Vec<_> = faults.iter().map(Bed::made_for).collect();
-    let addresses: Vec<_> = beds.iter().map(|bed| bed.address.clone()).collect();
-    let stack = Stack::watching(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
+pub fn play(generation: Generation, faults: &[Fault]) {
+    let mut fixtures: Vec<_> = faults.iter().map(Fixture::made_for).collect();
+    let addresses: Vec<_> = fixtures.iter().map(|fixture| fixture.address.clone()).collect();
+    let stack = Stack::watching(generation, &addresses.iter().map(String::as_str).collect::<Vec<_>>());
     let played: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = beds.iter_mut().map(|bed| scope.spawn(|| bed.play(&stack))).collect();
+        let threads: Vec<_> = fixtures.iter_mut().map(|fixture| scope.spawn(|| fixture.play(&stack))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    let outcomes = beds.iter().zip(played).map(|(bed, played)| played.and_then(|()| bed.held_against()));
+    let outcomes = fixtures.iter().zip(played).map(|(fixture, played)| played.and_then(|()| fixture.held_against()));
     let failed: Vec<_> = outcomes.filter_map(Result::err).collect();
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
 }
 
-impl<'a> Bed<'a> {
+impl<'a> Fixture<'a> {
     fn made_for(fault: &'a Fault) -> Self {
         let server = Server::start(fault.flavor);
         let address = format!("127.0.0.1:{}", free_port());
         let shell = Shell::for_redis(server.port);
         let (dir, took) = (TempDir::new().unwrap(), Duration::ZERO);
-        let mut bed = Self { server, shell, exporter: None, fault, address, stack: None, dir, night: None, took };
-        bed.start_exporter();
-        bed
+        let mut fixture = Self { server, shell, exporter: None, fault, address, stack: None, dir, night: None, took };
+        fixture.start_exporter();
+        fixture
     }
 
     pub fn start_exporter(&mut self) {
@@ -151,7 +151,9 @@ impl<'a> Bed<'a> {
         }
         let mut expected = vec![("job", JOB), ("instance", &*self.address), ("namespace", NAMESPACE)];
         for pair in [("stream", STREAM), ("group", GROUP)] {
-            expected.extend(rule.annotation("description").contains(&format!("$labels.{}", pair.0)).then_some(pair));
+            if rule.annotation("description").contains(&format!("$labels.{}", pair.0)) {
+                expected.push(pair);
+            }
         }
         for (label, value) in expected {
             assert_eq!(arrival.label(label), value, "{label} of {name}");
