@@ -7,20 +7,25 @@ use tempfile::TempDir;
 
 use crate::{
     promql::{metrics, parse},
-    runbook::anchors,
+    runbook::{anchors, is_command},
     shipped::{ALERTMANAGER, ALERTS, RULES, path, rules, text},
     stack::{Generation, tool},
     unaligned::unaligned,
 };
 
 /// Name, for how long, severity: others route on these.
-const DESIGN: [(&str, &str, &str); 20] = [
+const DESIGN: [(&str, &str, &str); 25] = [
     ("PromptRedisExporterDown", "3m", "critical"),
     ("PromptRedisDown", "1m", "critical"),
+    ("PromptRedisAccessRefused", "1m", "critical"),
     ("PromptRedisStreamMissing", "2m", "critical"),
     ("PromptRedisGroupMissing", "2m", "critical"),
+    ("PromptRedisGroupGone", "2m", "critical"),
+    ("PromptRedisPatternEmpty", "10m", "warning"),
+    ("PromptRedisWritesRefused", "0m", "critical"),
+    ("PromptRedisNoArrivals", "0m", "info"),
     ("PromptRedisCollectionFailing", "5m", "warning"),
-    ("PromptRedisDeliveryStalled", "1m", "critical"),
+    ("PromptRedisDeliveryStalled", "30s", "critical"),
     ("PromptRedisDeliveryLate", "3m", "warning"),
     ("PromptRedisDeliveryTooLate", "2m", "critical"),
     ("PromptRedisMessagesExpiring", "0m", "critical"),
@@ -116,7 +121,7 @@ fn every_alert_says_what_it_is_and_where_to_go_on() {
         assert_eq!(anchor, alert.name().to_lowercase());
         assert!(sections.contains(anchor), "the runbook has no section {anchor}");
         assert!(alert.annotation("dashboard_url").starts_with("/d/prompt-redis-observing"), "{}", alert.name());
-        let commands = alert.annotation("description").lines().filter(|line| line.starts_with("redis-cli "));
+        let commands = alert.annotation("description").lines().filter(|line| is_command(line));
         assert!(commands.count() > 0, "{} gives no command to type", alert.name());
     }
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    runbook::is_command,
     shell::Shell,
     shipped::alert,
     stack::{Generation, JOB, NAMESPACE, Process, Stack, within},
@@ -70,7 +71,7 @@ impl Arrival {
 
     /// The commands in the description: they can be typed as they are.
     pub fn commands(&self) -> Vec<&str> {
-        self.description().lines().filter(|line| line.starts_with("redis-cli ")).collect()
+        self.description().lines().filter(|line| is_command(line)).collect()
     }
 }
 

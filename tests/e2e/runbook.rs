@@ -16,6 +16,11 @@ use crate::{
     support::Server,
 };
 
+/// A line of a description that can be typed as it is.
+pub fn is_command(line: &str) -> bool {
+    line.starts_with("redis-cli ") || line.starts_with("timeout 5 redis-cli ")
+}
+
 /// A fenced block.
 #[derive(Debug)]
 struct Block {
