@@ -3,10 +3,10 @@
 CARGO ?= cargo
 export RUST_BACKTRACE ?= 0
 
-.PHONY: demo test tools check unit e2e chart image bench
+.PHONY: demo test tools check unit e2e chart image deny bench
 
-## A simulated night of observing on a Redis of its own, and the exporter's page of it. Ends on Ctrl-C or after
-## DEMO_SECONDS.
+## A simulated night of observing on the newest Redis that is here, and the exporter's page of it. Ends on Ctrl-C or
+## after DEMO_SECONDS.
 demo:
 	scripts/install-tools.sh demo
 	$(CARGO) build --quiet --bin prompt-redis-exporter --example observing_night
@@ -18,6 +18,7 @@ test: tools check unit e2e chart
 tools:
 	scripts/install-tools.sh test
 
+# The only place where warnings are errors: a newer compiler must not break a user's build.
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --quiet -- --deny warnings
@@ -44,6 +45,12 @@ image:
 	scripts/install-tools.sh image
 	tests/deploy/image.sh
 
-## Speed and memory beside a floor, on a real Redis. Minutes, and quiet machines only: not part of `make test`.
+## Licences, sources and known vulnerabilities of the dependencies. Fetches RustSec's database from GitHub: not part of
+## `make test`.
+deny:
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install cargo-deny --locked" >&2; exit 1; }
+	$(CARGO) deny check
+
+## Speed and memory beside a floor, on a real Redis. Takes minutes and needs a quiet machine: not part of `make test`.
 bench:
 	$(CARGO) bench

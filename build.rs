@@ -1,13 +1,15 @@
-//! Tells the program which commit and which compiler it was made from.
+//! Sets the commit and the compiler that `--version` names.
 
-use std::{env, process::Command};
+use std::{env, path::Path, process::Command};
 
 fn main() {
-    println!("cargo:rerun-if-env-changed=PROMPT_REDIS_EXPORTER_REVISION");
-    println!("cargo:rerun-if-changed=.git/HEAD");
-    println!("cargo:rerun-if-changed=.git/refs/heads");
+    println!("cargo::rerun-if-env-changed=PROMPT_REDIS_EXPORTER_REVISION");
+    // Written at each commit and checkout. In a worktree it is not below .git.
+    if let Some(log) = output("git", &["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
+        println!("cargo::rerun-if-changed={log}");
+    }
 
-    // An image is built without .git, so the build may say the revision.
+    // An image is built without .git, so its build names the revision.
     let revision = env::var("PROMPT_REDIS_EXPORTER_REVISION")
         .ok()
         .filter(|revision| !revision.is_empty())
@@ -18,8 +20,8 @@ fn main() {
         .and_then(|line| line.split_whitespace().nth(1).map(str::to_owned))
         .unwrap_or_else(|| "unknown".into());
 
-    println!("cargo:rustc-env=PROMPT_REDIS_EXPORTER_REVISION={revision}");
-    println!("cargo:rustc-env=PROMPT_REDIS_EXPORTER_RUSTC={rustc}");
+    println!("cargo::rustc-env=PROMPT_REDIS_EXPORTER_REVISION={revision}");
+    println!("cargo::rustc-env=PROMPT_REDIS_EXPORTER_RUSTC={rustc}");
 }
 
 fn output(program: &str, args: &[&str]) -> Option<String> {

@@ -4,8 +4,8 @@
 #[path = "../tests/it/client.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests")]
 mod client;
-#[path = "../tests/it/support.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the tests")]
+#[path = "../tests/it/support/mod.rs"]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "shared with the tests")]
 mod support;
 #[path = "../tests/it/tls.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports, clippy::float_cmp, reason = "shared with the tests")]

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Nights of observing on a Redis of its own, sped up, and the exporter's page as it moves. `make demo` calls it.
+# Nights of observing on a Redis of its own, faster than real time, and the exporter's page as it changes. `make demo`
+# calls it.
 #
 #   EXPORTER=target/release/prompt-redis-exporter NIGHT=target/release/examples/observing_night \
 #       scripts/demo.sh [REDIS-SERVER]
@@ -35,8 +36,8 @@ stop() {
     for pid in "$@"; do wait "$pid" 2>/dev/null || true; done
 }
 
-# The nights first, so that they finish their numbers while there is a Redis. All is stopped before anything is said:
-# there may be nobody left to say it to.
+# The nights first, so that they finish their numbers while there is a Redis. Everything is stopped before anything is
+# printed: the terminal may be gone.
 clean_up() {
     local status=$?
     set +e
@@ -59,20 +60,25 @@ what_the_nights_did() {
     done
 } 2>/dev/null
 
-# Pauses without a process to leave behind: nobody ever writes here.
+# pause() reads from this pipe, into which nobody writes: no sleep process is left behind.
 mkfifo "$temp/silence"
 exec 9<>"$temp/silence"
 pause() { read -r -t "$1" -u 9 || true; }
 
+# The server that was named, or the newest redis-server there is: on PATH, or installed for the tests.
 find_server() {
     local candidate
-    for candidate in "$@"; do
-        if [ -n "$candidate" ] && has "$candidate"; then say "$candidate"; return; fi
-    done
-    fail "no redis-server; scripts/install-tools.sh demo installs one"
+    if [ -n "${1:-}" ]; then
+        has "$1" || fail "$1 is not there"
+        say "$1"
+        return
+    fi
+    for candidate in redis-server .tools/bin/redis-server-*; do
+        if has "$candidate"; then say "$("$candidate" --version | sed -n 's/.*v=\([0-9.]*\).*/\1/p') $candidate"; fi
+    done | sort -V | tail -n 1 | cut -d ' ' -f 2
 }
 
-# A free port can't be asked for, so try some. What counts is that this very process says that it is ready.
+# redis-server cannot choose a free port, so try some. The log of this process says when it is ready.
 start_redis() {
     local try
     for try in 1 2 3 4 5 6 7 8 9 10; do
@@ -88,7 +94,7 @@ start_redis() {
     fail "$server does not start, tried $try ports" "$temp/redis.log"
 }
 
-# One command, by redis-cli or else as Redis reads it from a telnet; prints the answer.
+# Sends one command, with redis-cli or else inline over a socket, and prints the reply.
 redis() {
     local answer
     if has redis-cli; then
@@ -106,7 +112,7 @@ redis() {
 bootstrap() {
     local answer instrument
     for instrument in hsc latiss lsstcam; do
-        # The procedures' own words: $ is Redis's, and not the shell's.
+        # As the procedures have it. The $ is for Redis, not for the shell.
         # shellcheck disable=SC2016
         answer=$(redis XGROUP CREATE "instrument:$instrument" "${instrument}_consumer_group" '$' mkstream)
         say "  XGROUP CREATE instrument:$instrument ${instrument}_consumer_group \$ mkstream: $answer"
@@ -126,7 +132,7 @@ start_exporter() {
     done
 }
 
-# What goes wrong in each night, for something to be seen.
+# What goes wrong in each night, so that there is something to see.
 mishaps() {
     case $1 in
     lsstcam) say "--stall-at 4 --stall-for 150 --workers-max 300 --died 0.001" ;;
@@ -167,7 +173,7 @@ page() {
     fi
 }
 
-# The page's group metrics, a line for each group; - is what the page does not say.
+# The page's group metrics, a line for each group; - stands for an absent sample.
 table() {
     awk -v after="$SECONDS" '
         /^redis_stream_group_/ {
@@ -190,7 +196,7 @@ table() {
         }'
 }
 
-# On a terminal the table stays where it is; elsewhere it is written again and again.
+# On a terminal the table is rewritten in place; elsewhere it is printed again.
 show() {
     local text lines
     text=$(page | table) || fail "the page could not be read" "$temp/exporter.log"
@@ -207,7 +213,8 @@ show() {
 for program in "$exporter" "$night"; do
     has "$program" || fail "$program is not there; make demo builds it"
 done
-server=$(find_server "${1:-}" redis-server .tools/bin/redis-server-6.2)
+server=$(find_server "${1:-}")
+[ -n "$server" ] || fail "no redis-server; scripts/install-tools.sh demo installs one"
 start_redis
 say "Redis:     $("$server" --version | sed 's/ sha=.*//') on 127.0.0.1:$port, in $temp"
 say "Bootstrapped with the commands of the procedures:"
@@ -217,9 +224,10 @@ for index in "${!instruments[@]}"; do start_night "$index"; done
 cat <<END
 Exporter:  http://$address/metrics
 Nights:    20 visits each, $speed times as fast as real ones, one after the other. In each of them
-             lsstcam's workers read nothing for a while: its backlog and its age grow, and are worked off again
-             half of an hsc visit is trimmed unread: lost, and on Redis 7 a lag that stays though nothing waits
-             some workers of lsstcam and latiss die before they acknowledge: that stays pending
+             lsstcam's workers read nothing for a while: its backlog and its age grow, and fall again
+             half of an hsc visit is trimmed before it is read, and so lost: on Redis 7 the lag then never falls to 0,
+             on Redis 8 the loss shows only until the group reads on
+             some workers of lsstcam and latiss die before they acknowledge: their messages stay pending
 ${seconds:+Ends after $seconds s. }Ctrl-C ends it.
 
 END

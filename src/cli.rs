@@ -24,7 +24,7 @@ pub const VERSION: &str = concat!(
 /// Every option has an environment variable, shown behind it; the option wins. The password is never an option, since
 /// options show in `ps`: use --redis.password-file or PROMPT_REDIS_EXPORTER_REDIS_PASSWORD.
 #[derive(Debug, Parser)]
-#[command(name = "prompt-redis-exporter", version = VERSION, max_term_width = 110, disable_help_subcommand = true)]
+#[command(name = "prompt-redis-exporter", version = VERSION, disable_help_subcommand = true)]
 pub struct Cli {
     /// How to reach Redis.
     #[command(flatten)]

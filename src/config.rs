@@ -19,9 +19,16 @@ use crate::{
 };
 
 /// A wrong option: what was wrong, and what would be right.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
 
 impl ConfigError {
     fn new(sentence: impl Into<String>) -> Self {

@@ -61,14 +61,21 @@ impl fmt::Display for Kind {
 }
 
 /// An error with its kind and a sentence for the log.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     kind: Kind,
     message: String,
     /// Redis as a whole could not be asked, not just this question.
     about_the_server: bool,
 }
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
 
 impl Error {
     /// An error of this kind; `message` says what was asked and what came back, never a secret.

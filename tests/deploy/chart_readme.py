@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the values table of the chart's README.md out of the comments in values.yaml, as helm-docs would.
+"""Writes the chart's README.md as helm-docs 1.14 does in Phalanx.
 
     tests/deploy/chart_readme.py --write
 
-helm-docs is a Go program that no package registry we reach has. This knows the part of its rules that the chart uses:
-`# -- text` above a key describes it, further comment lines go on with it, `# @default -- text` replaces the default.
+Phalanx runs helm-docs over every chart below applications/, with a template of its own: the chart's name, description,
+homepage, sources and values. A README that is written differently would be rewritten there. helm-docs is a Go program in no
+package registry that the tests use, so this follows the part of its rules that the chart needs: `# -- text` above a key
+describes it, further comment lines continue the text, `# @default -- text` replaces the default.
 """
 
 from __future__ import annotations
@@ -17,9 +19,7 @@ import sys
 import yaml
 
 CHART = pathlib.Path(__file__).resolve().parents[2] / "charts" / "prompt-redis-exporter"
-BEGIN = "<!-- values: made by tests/deploy/chart_readme.py --write -->"
-END = "<!-- /values -->"
-TYPES = {str: "string", bool: "bool", int: "int", list: "list", dict: "object"}
+TYPES = {str: "string", bool: "bool", int: "int", float: "float", list: "list", dict: "object"}
 
 
 def described(text: str) -> dict[str, tuple[str, str | None]]:
@@ -30,12 +30,12 @@ def described(text: str) -> dict[str, tuple[str, str | None]]:
     default: str | None = None
     for line in text.splitlines():
         bare = line.strip()
-        if match := re.match(r"# -- (.*)", bare):
+        if match := re.match(r"# --\s*(.*)", bare):
             description, default = match[1], None
         elif match := re.match(r"# @default -- (.*)", bare):
             default = match[1]
-        elif bare.startswith("#") and description is not None and default is None:
-            description += " " + bare.lstrip("# ")
+        elif bare.startswith("#") and description is not None:
+            description += " " + re.sub(r"^#\s?", "", bare)
         elif match := re.match(r"( *)([^\s#:-][^:]*):( |$)", line):
             indent = len(match[1])
             path = [step for step in path if step[0] < indent] + [(indent, match[2].strip("\"'"))]
@@ -54,32 +54,35 @@ def leaves(value: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return [path]
 
 
-def table() -> str:
-    """The table."""
-    text = (CHART / "values.yaml").read_text()
+def table(chart: pathlib.Path) -> str:
+    """The table of values."""
+    text = (chart / "values.yaml").read_text()
     values = yaml.safe_load(text)
     descriptions = described(text)
     bare = [".".join(leaf) for leaf in leaves(values) if not any(".".join(leaf[: n + 1]) in descriptions for n in range(len(leaf)))]
     if bare:
-        raise SystemExit(f"values.yaml says nothing of: {', '.join(bare)}")
+        raise SystemExit(f"values.yaml does not describe: {', '.join(bare)}")
     rows = ["| Key | Type | Default | Description |", "|-----|------|---------|-------------|"]
     for key in sorted(descriptions):
         description, default = descriptions[key]
         value = values
         for step in key.split("."):
             value = value[step]
-        shown = default or f"`{json.dumps(value, separators=(',', ':'))}`"
+        shown = default or f"`{json.dumps(value, separators=(',', ':'), sort_keys=True, ensure_ascii=False)}`"
         rows.append(f"| {key} | {TYPES[type(value)]} | {shown} | {description} |")
     return "\n".join(rows)
 
 
-def readme() -> str:
-    """README.md with the table that belongs in it."""
-    text = (CHART / "README.md").read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"README.md needs one line {BEGIN} and one line {END}")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}"
+def readme(chart: pathlib.Path = CHART) -> str:
+    """The whole README.md."""
+    about = yaml.safe_load((chart / "Chart.yaml").read_text())
+    parts = [f"# {about['name']}", about["description"]]
+    if home := about.get("home"):
+        parts.append(f"**Homepage:** <{home}>")
+    if sources := about.get("sources"):
+        parts.append("## Source Code\n\n" + "\n".join(f"* <{source}>" for source in sources))
+    parts += ["## Values", table(chart)]
+    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

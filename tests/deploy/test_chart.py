@@ -89,8 +89,8 @@ def test_one_version_everywhere():
     assert application["spec"]["source"]["targetRevision"] == f"v{version}"
 
 
-def test_readme_has_the_table_that_the_comments_make():
-    message = "the table is old: tests/deploy/chart_readme.py --write"
+def test_readme_is_what_helm_docs_writes():
+    message = "README.md is out of date: tests/deploy/chart_readme.py --write"
     assert (CHART / "README.md").read_text() == chart_readme.readme(), message
 
 

@@ -23,7 +23,7 @@ mod runbook;
 mod shell;
 mod shipped;
 mod stack;
-#[path = "../it/support.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
+#[path = "../it/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the other tests use the rest")]
 mod support;
 mod unaligned;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Exporter, Flavor, Page, Server, Wire};
+use crate::support::{Direction, Exporter, Flavor, Page, Proxy, Server};
 
 /// What is true of the group, and what the counters can still show of the loss.
 struct Truth {
@@ -96,8 +96,8 @@ fn a_stream_that_goes_while_we_count_has_nothing_waiting() {
         server.run("XGROUP CREATE s g $ MKSTREAM");
         server.add("s", 1..=10);
         server.read("s", "g", "w", 5);
-        let wire = beside_the_count(&server, "DEL s");
-        let exporter = Exporter::start_bare(&[&format!("--redis.url=redis://127.0.0.1:{}", wire.port), "--stream=s"]);
+        let proxy = beside_the_count(&server, "DEL s");
+        let exporter = Exporter::start_bare(&[&proxy.url(), "--stream=s"]);
         let page = exporter.scrape();
         assert_eq!(page.group("messages_undelivered", "s", "g"), Some(0.0), "{flavor:?}\n{page:?}");
         assert_eq!(page.collected("s"), Some(1.0), "{flavor:?}: {}", exporter.log());
@@ -110,19 +110,19 @@ fn what_is_read_and_deleted_while_we_count_is_not_lost() {
     server.run("XGROUP CREATE s g $ MKSTREAM");
     server.add("s", 1..=10);
     server.read("s", "g", "w", 2);
-    let wire = beside_the_count(
+    let proxy = beside_the_count(
         &server,
         "EVAL redis.call('XREADGROUP','GROUP','g','w','COUNT',3,'STREAMS','s','>')redis.call('XDEL','s','3-0','4-0') 0",
     );
-    let exporter = Exporter::start_bare(&[&format!("--redis.url=redis://127.0.0.1:{}", wire.port), "--stream=s"]);
+    let exporter = Exporter::start_bare(&[&proxy.url(), "--stream=s"]);
     assert_eq!(exporter.scrape().group("messages_lost", "s", "g"), None, "nobody can tell just now");
 }
 
-/// A wire that has the server run this command just before it is asked to count.
-fn beside_the_count(server: &Server, command: &'static str) -> Wire {
+/// A proxy that has the server run this command just before it is asked to count.
+fn beside_the_count(server: &Server, command: &'static str) -> Proxy {
     let port = server.port;
-    Wire::changing(server, Duration::ZERO, move |asking, bytes| {
-        if asking && String::from_utf8_lossy(&bytes).contains("EVAL") {
+    Proxy::changing(server, Duration::ZERO, move |direction, bytes| {
+        if direction == Direction::Commands && String::from_utf8_lossy(&bytes).contains("EVAL") {
             let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
             let words: Vec<_> = command.split(' ').collect();
             redis::cmd(words[0]).arg(&words[1..]).exec(&mut client.get_connection().unwrap()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::support::{Exporter, Page, Server, Wire};
+use crate::support::{Exporter, Page, Proxy, Server};
 
 #[test]
 fn a_collection_takes_one_round_trip_or_two() {
@@ -10,24 +10,24 @@ fn a_collection_takes_one_round_trip_or_two() {
     for stream in 0..100 {
         server.run(&format!("XGROUP CREATE s{stream} g $ MKSTREAM"));
     }
-    let wire = Wire::to(&server, Duration::ZERO);
-    let url = format!("--redis.url=redis://127.0.0.1:{}", wire.port);
+    let proxy = Proxy::to(&server, Duration::ZERO);
+    let url = proxy.url();
     let streams: Vec<_> = (0..100).map(|stream| format!("--stream=s{stream}")).collect();
     let mut args = vec![url.as_str()];
     args.extend(streams.iter().map(String::as_str));
     let exporter = Exporter::start_bare(&args);
     exporter.scrape();
-    wire.round_trips();
+    proxy.round_trips();
     assert!(exporter.scrape().up());
-    assert_eq!(wire.round_trips(), 1, "nothing waits, nothing is pending");
+    assert_eq!(proxy.round_trips(), 1, "nothing waits, nothing is pending");
 
     server.add("s1", 1..=10);
     assert!(exporter.scrape().up());
-    assert_eq!(wire.round_trips(), 1, "all wait: known without counting");
+    assert_eq!(proxy.round_trips(), 1, "all wait: known without counting");
 
     server.read("s1", "g", "w", 3);
     assert_eq!(exporter.scrape().group("messages_undelivered", "s1", "g"), Some(7.0));
-    assert_eq!(wire.round_trips(), 2, "something waits in the middle, something is pending");
+    assert_eq!(proxy.round_trips(), 2, "something waits in the middle, something is pending");
 }
 
 #[test]
@@ -43,8 +43,8 @@ fn a_thousand_streams_still_take_two_round_trips() {
         pipeline.cmd("XREADGROUP").arg(&["GROUP", "g", "w", "COUNT", "1", "STREAMS", &stream, ">"]).ignore();
     }
     pipeline.query::<()>(&mut server.connection()).unwrap();
-    let wire = Wire::to(&server, ONE_WAY);
-    let url = format!("--redis.url=redis://127.0.0.1:{}", wire.port);
+    let proxy = Proxy::to(&server, ONE_WAY);
+    let url = proxy.url();
     // All by name: how many steps a SCAN takes is for Redis's hash to say.
     let streams: Vec<_> = (0..1_000).map(|stream| format!("--stream=s{stream}")).collect();
     let mut args = vec![url.as_str()];
@@ -53,7 +53,7 @@ fn a_thousand_streams_still_take_two_round_trips() {
     exporter.scrape();
     let pages: Vec<_> = (0..3).map(|_| exporter.scrape()).collect();
     assert_eq!(pages[0].0.matches("redis_stream_group_messages_undelivered{").count(), 1_000);
-    // The quickest of three: what is measured is waiting for the wire, not how busy this machine is.
+    // The quickest of three: what is measured is the delay of the proxy, not how busy this machine is.
     let took = |page: &Page| page.value("prompt_redis_exporter_collection_duration_seconds").unwrap();
     let took = pages.iter().map(took).fold(f64::INFINITY, f64::min);
     let round_trips = took / (2.0 * ONE_WAY.as_secs_f64());

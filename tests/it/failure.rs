@@ -2,12 +2,12 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpListener,
+    net::{Shutdown, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
-use crate::support::{Exporter, Flavor, Page, Server, Wire, free_port, request, until};
+use crate::support::{Direction, Exporter, Flavor, Page, Proxy, Server, free_port, request, until};
 
 #[test]
 fn the_exporter_starts_before_redis() {
@@ -61,7 +61,7 @@ fn a_redis_that_hangs_is_down_within_the_timeout() {
     server.signal("-CONT");
     assert!(!page.up());
     assert_eq!(page.errors("timeout"), 1.0);
-    assert!((300..1000).contains(&took.as_millis()), "{took:?}");
+    assert!((300..3000).contains(&took.as_millis()), "{took:?}");
     assert!(page.value("prompt_redis_exporter_collection_duration_seconds").unwrap() >= 0.3);
     assert!(exporter.scrape().up(), "the first scrape after it is back");
 }
@@ -76,7 +76,7 @@ fn the_scraper_gets_its_answer_before_it_gives_up() {
     let took = began.elapsed();
     assert!(!page.up());
     assert_eq!(page.errors("timeout"), 1.0);
-    assert!((500..900).contains(&took.as_millis()), "{took:?}");
+    assert!((500..1000).contains(&took.as_millis()), "{took:?}");
     server.signal("-CONT");
     assert!(exporter.scrape().up());
 }
@@ -84,14 +84,17 @@ fn the_scraper_gets_its_answer_before_it_gives_up() {
 #[test]
 fn a_scraper_with_little_time_does_not_end_the_collection_of_another() {
     let server = Server::redis7();
-    let exporter = Exporter::start(&server, &[]);
+    let proxy = Proxy::to(&server, Duration::ZERO);
+    let exporter = Exporter::start_bare(&[&proxy.url()]);
     assert!(exporter.scrape().up());
-    server.run("CLIENT PAUSE 1500 ALL");
+    proxy.round_trips();
+    server.signal("-STOP");
     let address = exporter.address.clone();
     let patient = thread::spawn(move || Page(request(&address, "GET", "/metrics", &[]).text()));
-    thread::sleep(Duration::from_millis(100));
+    until("the first collection has begun", || proxy.round_trips() > 0);
     let hasty = Page(exporter.get("/metrics", &[("X-Prometheus-Scrape-Timeout-Seconds", "1")]).text());
     assert!(!hasty.up());
+    server.signal("-CONT");
     let patient = patient.join().unwrap();
     assert!(patient.up());
     assert_eq!(patient.value("prompt_redis_exporter_collections_total"), Some(2.0), "both shared the second one");
@@ -100,21 +103,28 @@ fn a_scraper_with_little_time_does_not_end_the_collection_of_another() {
     assert!(!log.contains("Redis cannot be asked"), "it could be asked: {log}");
 }
 
+/// Sends the request, and does not wait for the reply.
+fn begin_scrape(exporter: &Exporter) -> TcpStream {
+    let mut scraper = TcpStream::connect(&exporter.address).unwrap();
+    scraper.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    scraper
+}
+
 #[test]
 fn scrapes_that_arrive_together_share_one_collection_and_later_ones_get_a_later_one() {
     let server = Server::redis7();
     server.run("XGROUP CREATE s g $ MKSTREAM");
     let exporter = Exporter::start(&server, &["--stream=s"]);
     assert!(exporter.scrape().up());
-    server.run("CLIENT PAUSE 500 ALL");
-    let scrapers: Vec<_> = (0..20)
-        .map(|_| {
-            let address = exporter.address.clone();
-            thread::spawn(move || Page(request(&address, "GET", "/metrics", &[]).text()))
-        })
-        .collect();
-    for scraper in scrapers {
-        let page = scraper.join().unwrap();
+    server.signal("-STOP");
+    let scrapers: Vec<_> = (0..20).map(|_| begin_scrape(&exporter)).collect();
+    // The exporter reads its connections in turn, so it has read those when this one is answered.
+    assert_eq!(exporter.get("/-/healthy", &[]).status, 200);
+    server.signal("-CONT");
+    for mut scraper in scrapers {
+        let mut reply = String::new();
+        scraper.read_to_string(&mut reply).unwrap();
+        let page = Page(reply);
         assert!(page.up());
         assert_eq!(page.value("prompt_redis_exporter_collections_total"), Some(2.0));
     }
@@ -127,20 +137,24 @@ fn scrapes_that_arrive_together_share_one_collection_and_later_ones_get_a_later_
 #[test]
 fn a_collection_that_nobody_waits_for_ends_and_leaves_nothing_behind() {
     let server = Server::redis7();
-    let exporter = Exporter::start(&server, &[]);
+    let proxy = Proxy::to(&server, Duration::ZERO);
+    let exporter = Exporter::start_bare(&[&proxy.url()]);
     let clients = || {
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut server.connection()).unwrap();
         list.lines().count() - 1
     };
     assert!(exporter.scrape().up());
     assert_eq!(clients(), 1, "one connection is kept");
-    // Redis is stopped as a whole, so that the connection is still open when the scraper leaves.
+    proxy.round_trips();
+    // Redis is stopped, so that it does not answer before the scraper leaves.
     server.signal("-STOP");
-    let mut scraper = std::net::TcpStream::connect(&exporter.address).unwrap();
-    scraper.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    thread::sleep(Duration::from_millis(200));
-    drop(scraper);
-    thread::sleep(Duration::from_millis(200));
+    let mut scraper = begin_scrape(&exporter);
+    until("the collection has begun", || proxy.round_trips() > 0);
+    scraper.shutdown(Shutdown::Write).unwrap();
+    let mut reply = Vec::new();
+    // Ends when the exporter has closed its side too.
+    let _ = scraper.read_to_end(&mut reply);
+    assert_eq!(String::from_utf8_lossy(&reply), "", "there was nothing to reply yet");
     server.signal("-CONT");
     until("the connection is closed", || clients() == 0);
     let page = exporter.scrape();
@@ -264,14 +278,14 @@ fn an_answer_of_another_shape_costs_its_stream_alone() {
     let server = Server::redis7();
     server.run_all("XGROUP CREATE a g $ MKSTREAM\nXGROUP CREATE b odd $ MKSTREAM\nXGROUP CREATE c g $ MKSTREAM");
     // The group called odd has no field "consumers" any more.
-    let wire = Wire::changing(&server, Duration::ZERO, |asking, bytes| {
+    let proxy = Proxy::changing(&server, Duration::ZERO, |direction, bytes| {
         let (from, to) = (b"$3\r\nodd\r\n$9\r\nconsumers", b"$3\r\nodd\r\n$9\r\nkonsumers");
         match bytes.windows(from.len()).position(|window| window == from) {
-            Some(at) if !asking => [&bytes[..at], to, &bytes[at + from.len()..]].concat(),
+            Some(at) if direction == Direction::Replies => [&bytes[..at], to, &bytes[at + from.len()..]].concat(),
             _ => bytes,
         }
     });
-    let url = format!("--redis.url=redis://127.0.0.1:{}", wire.port);
+    let url = proxy.url();
     let page = Exporter::start_bare(&[&url, "--stream=a", "--stream=b", "--stream=c"]).scrape();
     assert!(page.up());
     assert_eq!(["a", "b", "c"].map(|stream| page.collected(stream)), [Some(1.0), Some(0.0), Some(1.0)]);

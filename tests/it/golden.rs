@@ -115,13 +115,18 @@ fn check(name: &str, page: Page, format: Format) -> String {
     // What was built is none of the golden page's business.
     let build = text.lines().find(|line| line.starts_with("prompt_redis_exporter_build_info{")).unwrap();
     let golden = text.replace(build, "prompt_redis_exporter_build_info{version=\"...\"} 1");
+    compare(name, &golden);
+    text
+}
+
+/// Compares a text with the file of this name in tests/golden.
+pub fn compare(name: &str, golden: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(&file, &golden).unwrap();
+        fs::write(&file, golden).unwrap();
     }
     let expected = fs::read_to_string(&file).unwrap_or_default();
     assert_eq!(golden, expected, "{name} is out of date: UPDATE=1 make test writes it anew");
-    text
 }
 
 #[test]

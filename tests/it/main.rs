@@ -1,5 +1,4 @@
 //! The program against real servers. Each module is a subject.
-#![allow(missing_docs, reason = "test names say what they test")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should fail")]
 #![allow(unreachable_pub, reason = "everything here is reached from the modules beside it")]
 #![allow(clippy::float_cmp, clippy::cast_precision_loss, reason = "values on a page are small whole numbers")]
@@ -13,9 +12,11 @@ mod documents;
 mod door;
 mod failure;
 mod golden;
+mod layout;
 mod night;
 mod property;
 mod scrape;
+mod servers;
 mod support;
 mod tls;
 mod topology;

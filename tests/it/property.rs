@@ -207,6 +207,11 @@ fn deterministic() -> proptest::test_runner::TestRng {
 }
 
 #[test]
+fn any_life_is_told_truly_on_redis_8() {
+    any_life_is_told_truly(Flavor::Redis8);
+}
+
+#[test]
 fn any_life_is_told_truly_on_redis_7() {
     any_life_is_told_truly(Flavor::Redis7);
 }

