@@ -52,7 +52,7 @@ python_packages() {
     fi
     local file
     for file in "$@"; do
-        "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$file"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$file"
     done
 }
 need_venv() {
