@@ -308,8 +308,8 @@ fn unknown_metrics(board: &Value) -> Vec<String> {
 
 /// The number that decides whether an alert fires. More than 0 of something whole is 1.
 fn limit(name: &str) -> f64 {
-    let limits = limits(&parse(alert(name).expr()));
-    limits.into_iter().fold(0.0, f64::max).max(if name == "PromptRedisMemoryHigh" { 0.0 } else { 1.0 })
+    let first = limits(&parse(alert(name).expr())).first().copied().unwrap_or(0.0);
+    first.max(if name == "PromptRedisMemoryHigh" { 0.0 } else { 1.0 })
 }
 
 /// The alerts whose numbers a panel's thresholds are.
