@@ -22,7 +22,7 @@ tools:
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --quiet -- --deny warnings
-	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --no-deps --quiet
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --no-deps --document-private-items --quiet
 
 # Examples are built first: the tests run the simulated night.
 unit:

@@ -1,7 +1,7 @@
 //! The time of a scrape beside its floor, on a real redis-server, in one run.
 //!
-//! The floor is what no exporter can do without: a bare socket that asks Redis the very same questions in one write and
-//! does not look at the replies, plus an empty reply over HTTP (`/-/healthy`). `cargo bench --bench scrape` prints medians,
+//! The floor is what no exporter can do without: a bare socket that sends Redis the same commands in one write and
+//! does not parse the replies, plus an empty reply over HTTP (`/-/healthy`). `cargo bench --bench scrape` prints medians,
 //! taken in turns, and fails if a scrape takes more than three times its floor.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on should fail")]
 
@@ -73,7 +73,7 @@ impl Scraper {
         Self { reader: BufReader::with_capacity(1 << 20, stream) }
     }
 
-    /// The length of the answer's body.
+    /// The length of the reply's body.
     fn get(&mut self, path: &str, headers: &str) -> usize {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
         self.reader.get_mut().write_all(request.as_bytes()).unwrap();
@@ -93,15 +93,15 @@ impl Scraper {
     }
 }
 
-/// The bare socket: the very same questions as bytes, and a PING that marks the end of the answers.
+/// The bare socket: the same commands as bytes, and a PING that marks the end of the replies.
 struct Bare {
     stream: TcpStream,
-    questions: Vec<u8>,
+    commands: Vec<u8>,
     buffer: Vec<u8>,
 }
 
 impl Bare {
-    /// Listens with MONITOR to one scrape, to ask just what it asks.
+    /// Reads the commands of one scrape with MONITOR.
     fn repeating(server: &Server, scrape: impl FnOnce()) -> Self {
         let mut monitor = BufReader::new(TcpStream::connect(("127.0.0.1", server.port)).unwrap());
         monitor.get_mut().write_all(b"MONITOR\r\n").unwrap();
@@ -109,7 +109,7 @@ impl Bare {
         monitor.read_line(&mut line).unwrap();
         scrape();
         server.run("PING");
-        let mut questions = Vec::new();
+        let mut commands = Vec::new();
         loop {
             line.clear();
             monitor.read_line(&mut line).unwrap();
@@ -119,23 +119,23 @@ impl Bare {
                 // The test's own connection introduces itself.
                 "CLIENT" => {}
                 _ if line.contains(" lua] ") => {}
-                _ => push(&mut questions, &words),
+                _ => push(&mut commands, &words),
             }
         }
-        push(&mut questions, &["PING".to_owned()]);
+        push(&mut commands, &["PING".to_owned()]);
         let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, questions, buffer: vec![0; 1 << 20] }
+        Self { stream, commands, buffer: vec![0; 1 << 20] }
     }
 
-    fn ask(&mut self) {
+    fn exchange(&mut self) {
         let mut writer = self.stream.try_clone().unwrap();
-        // What is asked may be more than fits into the socket while Redis waits for us to read.
+        // The commands may be more than fits into the socket while Redis waits for the replies to be read.
         std::thread::scope(|scope| {
-            if self.questions.len() > 50_000 {
-                scope.spawn(|| writer.write_all(&self.questions).unwrap());
+            if self.commands.len() > 50_000 {
+                scope.spawn(|| writer.write_all(&self.commands).unwrap());
             } else {
-                writer.write_all(&self.questions).unwrap();
+                writer.write_all(&self.commands).unwrap();
             }
             loop {
                 let read = self.stream.read(&mut self.buffer).unwrap();
@@ -147,10 +147,10 @@ impl Bare {
     }
 }
 
-fn push(questions: &mut Vec<u8>, words: &[String]) {
-    write!(questions, "*{}\r\n", words.len()).unwrap();
+fn push(commands: &mut Vec<u8>, words: &[String]) {
+    write!(commands, "*{}\r\n", words.len()).unwrap();
     for word in words {
-        write!(questions, "${}\r\n{word}\r\n", word.len()).unwrap();
+        write!(commands, "${}\r\n{word}\r\n", word.len()).unwrap();
     }
 }
 
@@ -195,7 +195,7 @@ fn measure(workload: &Workload) -> bool {
     let gzip = "Accept-Encoding: gzip\r\n";
     let mut times: [Vec<Duration>; 4] = Default::default();
     for _ in 0..ROUNDS {
-        times[0].push(time(|| bare.ask()));
+        times[0].push(time(|| bare.exchange()));
         times[1].push(time(|| _ = scraper.get("/-/healthy", "")));
         times[2].push(time(|| _ = scraper.get("/metrics", "")));
         times[3].push(time(|| _ = scraper.get("/metrics", gzip)));
@@ -203,7 +203,7 @@ fn measure(workload: &Workload) -> bool {
     let [bare, empty, plain, packed] = times.map(|times| median(times).as_secs_f64() * 1e3);
     let floor = bare + empty;
     println!(
-        "RATIO {}: bare socket {bare:.3} ms + empty answer {empty:.3} ms = floor {floor:.3} ms; \
+        "RATIO {}: bare socket {bare:.3} ms + empty reply {empty:.3} ms = floor {floor:.3} ms; \
          scrape {plain:.3} ms = {:.2} x; with gzip {packed:.3} ms = {:.2} x (medians of {ROUNDS})",
         workload.name,
         plain / floor,

@@ -1,5 +1,5 @@
-//! Plays the traffic of an observing night on a real Redis, with the commands that the real programs send, and says in
-//! numbers what it did, so that a page of the exporter can be held against it.
+//! Simulates the traffic of an observing night on a real Redis, with the commands that the real programs send, and prints
+//! in numbers what it did, so that a page of the exporter can be compared with it.
 //!
 //! | who | does |
 //! |---|---|
@@ -12,13 +12,13 @@
 //! and what happens in the same second shares round trips. Entry ids are Redis's own, so with `--speed-up` the ages
 //! that an exporter shows are in real seconds, shorter than those of a real night.
 //!
-//! The numbers come from Redis's replies. What a stream and its group hold is asked at the start; at the end it is that
-//! and what was done since, and is not asked. The same `--seed` on a fresh stream plays the same night; on one where it
-//! was played before, its consumers are no new ones.
+//! The numbers come from Redis's replies. What a stream and its group hold is read once, at the start; after that it is
+//! counted. The same `--seed` on a fresh stream gives the same night; on a stream where it ran before, its consumers are
+//! not new ones.
 //!
-//! Not played: Kafka, the fan-out's retries (a Redis that goes away ends the night), the expiry of messages, and the
-//! blocking of an idle worker's read (it looks again when something waits). Servers before 7.0 have no lag, and KEDA
-//! could not scale on them: there, what waits by our own count takes its place.
+//! Not simulated: Kafka, the fan-out's retries (a Redis that goes away ends the night), the expiry of messages, and the
+//! blocking of an idle worker's read (it reads again when something waits). Servers before 7.0 have no lag, and KEDA
+//! could not scale on them: there the simulator's own count takes its place.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -36,7 +36,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Seconds since the night began, by the simulated clock.
 type Time = u64;
 type Outcome<T> = Result<T, Box<dyn Error>>;
-/// What XREADGROUP answers: nothing, or for each stream its entries, each an id and its fields.
+/// The reply to XREADGROUP: nothing, or for each stream its entries, each an id and its fields.
 type Reply = Option<Vec<(Value, Vec<(String, Value)>)>>;
 
 /// KEDA's polling interval.
@@ -49,7 +49,7 @@ const START_UP: std::ops::RangeInclusive<Time> = 4..=12;
 const MESSAGES_MAX: usize = 10;
 /// ...or after so long without one.
 const IDLE_MAX: Time = 900;
-/// Older messages are ignored, so nobody waits longer than this for the last visit to be read.
+/// Older messages are ignored, so the trim waits no longer than this for the last visit to be read.
 const EXPIRY: Time = 3600;
 /// The visits of a night.
 const NIGHT: usize = 1000;
@@ -57,15 +57,15 @@ const NIGHT: usize = 1000;
 const DAILY_MAXLEN: usize = 1000;
 /// Reads in a round trip. Between it and that of their acknowledgements so many are pending.
 const BATCH: usize = 20;
-/// A Redis that hangs for so long ends the night.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A Redis that does not reply for so long ends the night.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The fields that all detectors of a visit share. The filler brings an entry to the size of the real ones.
 const NEXT_VISIT: &str = "salIndex 1 scriptSalIndex 200023 coordinateSystem 2 startTime 1740691320.501 rotationSystem 2 \
     cameraAngle 128.503871 filters r_57 dome 2 duration 32.0 nimages 1 survey BLOCK-365 totalCheckpoints 1 \
     private_sndStamp 1740691288.127";
 const FILLER: usize = 800;
 
-/// Plays the traffic of an observing night on a real Redis, and prints in numbers what it did: a line for each stream.
+/// Simulates the traffic of an observing night on a real Redis, and prints in numbers what it did: a line for each stream.
 #[derive(Debug, Parser)]
 struct Options {
     /// Where Redis is
@@ -169,9 +169,9 @@ async fn night(options: Options) -> Outcome<()> {
 
 /// Also says whether a read that finds nothing makes a consumer: from 7.2 on it does.
 fn connect(url: &str) -> RedisResult<(Connection, bool)> {
-    let mut redis = redis::Client::open(url)?.get_connection_with_timeout(PATIENCE)?;
-    redis.set_read_timeout(Some(PATIENCE))?;
-    redis.set_write_timeout(Some(PATIENCE))?;
+    let mut redis = redis::Client::open(url)?.get_connection_with_timeout(TIMEOUT)?;
+    redis.set_read_timeout(Some(TIMEOUT))?;
+    redis.set_write_timeout(Some(TIMEOUT))?;
     let info: String = redis::cmd("INFO").arg("server").query(&mut redis)?;
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default();
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
@@ -287,7 +287,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// Creates the stream if need be, asks what it holds, and plans the first visit. The instruments take turns.
+    /// Creates the stream if need be, reads what it holds, and plans the first visit. The instruments take turns.
     fn open(index: usize, instrument: Instrument, site: &mut Site) -> Outcome<Self> {
         let (name, detectors, workers_max) = instrument.facts();
         let (stream, group) = (format!("instrument:{name}"), format!("{name}_consumer_group"));
@@ -353,7 +353,7 @@ impl Stream {
             adds.arg(&[("instrument", self.instrument), ("groupId", &group_id), ("position", &position)]);
             adds.arg("detector").arg(detector).arg("filler").arg(&filler);
         }
-        let added = self.ask::<Value>(&adds, &mut site.redis)?.len();
+        let added = self.query::<Value>(&adds, &mut site.redis)?.len();
         self.tally.visits += 1;
         self.tally.added += added;
         self.tally.undelivered += added;
@@ -379,14 +379,14 @@ impl Stream {
         Ok(())
     }
 
-    /// What KEDA sees. A null lag blinds it: it starts nobody. Nor does it for a negative one.
+    /// The lag as KEDA reads it: null and negative ones are 0.
     fn lag(&self, redis: &mut Connection) -> Outcome<usize> {
         let Tally { stream, group, undelivered, .. } = &self.tally;
         let facts = group_facts(stream, group, redis).map_err(|error| format!("XINFO GROUPS {stream}: {error}"))?;
         Ok(facts.get("lag").map_or(*undelivered, |lag| from_redis_value_ref(lag).unwrap_or(0)))
     }
 
-    /// All who are ready read one message each, and of those who idle as many as there is something left for.
+    /// The workers that are ready read one message each, and as many idle ones as there are messages left.
     fn read(&mut self, now: Time, site: &mut Site) -> Outcome<()> {
         let mut readers = std::mem::take(&mut self.ready);
         if now < self.stalled_until {
@@ -408,7 +408,7 @@ impl Stream {
             reads.cmd("XREADGROUP").arg("GROUP").arg(&self.tally.group).arg(&worker.consumer);
             reads.arg("COUNT").arg(1).arg("STREAMS").arg(&self.tally.stream).arg(">");
         }
-        let replies = self.ask::<Reply>(&reads, &mut site.redis)?;
+        let replies = self.query::<Reply>(&reads, &mut site.redis)?;
         let (mut received, mut empty_handed) = (Vec::new(), Vec::new());
         for (mut worker, reply) in readers.into_iter().zip(replies) {
             let id = reply.into_iter().flatten().flat_map(|(_, entries)| entries).map(|(id, _)| id).next();
@@ -431,7 +431,7 @@ impl Stream {
         self.idle.extend(workers.into_iter().map(|worker| Worker { idle_since: now, ..worker }));
     }
 
-    /// At once, before the work begins. Who dies before it leaves the message pending for ever.
+    /// At once, before the work begins. A worker that dies before that leaves its message pending for ever.
     fn acknowledge(&mut self, received: Vec<(Worker, String)>, now: Time, site: &mut Site) -> Outcome<()> {
         let (longest, mut acks) = (site.options.processing, redis::pipe());
         for (worker, id) in received {
@@ -444,7 +444,7 @@ impl Stream {
             let done = now + site.rng.u64(longest / 10..=longest);
             site.plan(done, self.index, Event::Ready(Worker { messages: worker.messages + 1, ..worker }));
         }
-        let acked: usize = self.ask::<usize>(&acks, &mut site.redis)?.into_iter().sum();
+        let acked: usize = self.query::<usize>(&acks, &mut site.redis)?.into_iter().sum();
         self.tally.acked += acked;
         self.tally.pending = self.tally.pending.saturating_sub(acked);
         Ok(())
@@ -463,7 +463,7 @@ impl Stream {
     /// The oldest go first, so what was read goes before what was not.
     fn trim(&mut self, maxlen: usize, redis: &mut Connection) -> Outcome<()> {
         let trim = redis::pipe().cmd("XTRIM").arg(&self.tally.stream).arg("MAXLEN").arg(maxlen).clone();
-        let removed: usize = self.ask::<usize>(&trim, redis)?.into_iter().sum();
+        let removed: usize = self.query::<usize>(&trim, redis)?.into_iter().sum();
         let tally = &mut self.tally;
         let unread = removed.saturating_sub(tally.length.saturating_sub(tally.undelivered));
         tally.trimmed += removed;
@@ -474,7 +474,7 @@ impl Stream {
     }
 
     /// The replies to all of these, in one round trip.
-    fn ask<T: redis::FromRedisValue>(&self, pipeline: &Pipeline, redis: &mut Connection) -> Outcome<Vec<T>> {
+    fn query<T: redis::FromRedisValue>(&self, pipeline: &Pipeline, redis: &mut Connection) -> Outcome<Vec<T>> {
         if pipeline.is_empty() {
             return Ok(Vec::new());
         }
@@ -490,7 +490,7 @@ fn bootstrap(stream: &str, group: &str, redis: &mut Connection) -> RedisResult<(
     }
 }
 
-/// The stream's length, what waits in it for the group, and what is pending: asked once, at the start.
+/// The stream's length, what waits in it for the group, and what is pending: read once, at the start.
 fn holdings(stream: &str, group: &str, redis: &mut Connection) -> RedisResult<(usize, usize, usize)> {
     let mut facts = group_facts(stream, group, redis)?;
     let mut fact = |name| facts.remove(name).unwrap_or(Value::Nil);

@@ -44,7 +44,7 @@ pub struct Cli {
     #[command(flatten)]
     pub collector: CollectorArgs,
 
-    /// Our own door.
+    /// The HTTP server.
     #[command(flatten)]
     pub web: WebArgs,
 
@@ -142,6 +142,16 @@ pub struct CollectorArgs {
     )]
     pub undelivered_max: u32,
 
+    /// The most time that all counting of one collection may take Redis; what is left over is counted in a later one,
+    /// in turn
+    #[arg(
+        long = "collector.undelivered-budget",
+        value_name = "DURATION",
+        env = "PROMPT_REDIS_EXPORTER_COLLECTOR_UNDELIVERED_BUDGET",
+        default_value = "25ms"
+    )]
+    pub undelivered_budget: String,
+
     /// Ask INFO for memory, clients, uptime and version. On unless --no-collector.server
     #[arg(
         long = "collector.server",
@@ -205,8 +215,8 @@ pub struct WebArgs {
     )]
     pub telemetry_path: String,
 
-    /// A file in the format of the exporter-toolkit's web configuration: TLS and passwords for our own door. It is read
-    /// again when it changes
+    /// A file in the format of the exporter-toolkit's web configuration: TLS, passwords and headers of the exporter's own
+    /// HTTP server. It is read again when it changes
     #[arg(long = "web.config.file", value_name = "FILE", env = "PROMPT_REDIS_EXPORTER_WEB_CONFIG_FILE")]
     pub config_file: Option<PathBuf>,
 }

@@ -1,21 +1,20 @@
 //! What the program runs on: every option checked, or refused with a sentence before anything is bound.
 //!
-//! Knows what a person may type ([`crate::cli`]) and what the rooms need. Reads no environment and opens no socket; it
+//! Knows what a person may type ([`crate::cli`]) and what the modules need. Reads no environment and opens no socket; it
 //! does look whether the files that were named can be read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    path::PathBuf,
     str::FromStr,
-    sync::Arc,
     time::Duration,
 };
 
+pub use crate::cli::PASSWORD_VARIABLE;
 use crate::{
     cli::{Cli, CollectorArgs, LogFormat, LogLevel, RedisArgs},
     model::snapshot::Name,
-    redis::endpoint::{Credentials, Endpoint, TlsFiles, Topology},
-    web::config_file::WebConfig,
 };
 
 /// A wrong option: what was wrong, and what would be right.
@@ -39,8 +38,8 @@ impl ConfigError {
 /// Everything the exporter runs on.
 #[derive(Debug)]
 pub struct Config {
-    /// Where Redis is and how to log in.
-    pub endpoint: Endpoint,
+    /// Where Redis is and how to log in, as it was typed: [`crate::redis::endpoint::Endpoint`] checks it.
+    pub redis: RedisConfig,
     /// The longest one collection may take.
     pub timeout: Duration,
     /// Which streams and groups to watch.
@@ -51,8 +50,8 @@ pub struct Config {
     pub listen_addresses: Vec<ListenAddress>,
     /// Where the metrics are.
     pub telemetry_path: String,
-    /// Who may come in, and how they are spoken to.
-    pub web: Arc<WebConfig>,
+    /// TLS, users and headers of the HTTP server.
+    pub web_config_file: Option<PathBuf>,
     /// How much to log.
     pub log_level: LogLevel,
     /// How to write the log.
@@ -67,12 +66,12 @@ impl Config {
     pub fn new(cli: Cli, password: Option<String>) -> Result<Self, ConfigError> {
         Ok(Self {
             timeout: timeout(&cli.redis.timeout)?,
-            endpoint: endpoint(cli.redis, password)?,
+            redis: redis(cli.redis, password)?,
             selection: Selection::parse(&cli.streams)?,
-            collect: Collect::new(&cli.collector),
+            collect: Collect::new(&cli.collector)?,
             listen_addresses: cli.web.listen_addresses.iter().map(|a| a.parse()).collect::<Result<_, _>>()?,
             telemetry_path: telemetry_path(cli.web.telemetry_path)?,
-            web: Arc::new(WebConfig::new(cli.web.config_file).map_err(ConfigError::new)?),
+            web_config_file: cli.web.config_file,
             log_level: cli.log.level,
             log_format: cli.log.format,
         })
@@ -83,20 +82,22 @@ impl Config {
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
 fn timeout(typed: &str) -> Result<Duration, ConfigError> {
-    match humantime::parse_duration(typed) {
-        Ok(Duration::ZERO) => Err(ConfigError::new("--redis.timeout is 0: no collection could ever end; say 5s")),
-        Ok(timeout) if timeout > LONGEST_TIMEOUT => {
+    match duration("--redis.timeout", typed, "5s")? {
+        Duration::ZERO => Err(ConfigError::new("--redis.timeout is 0: no collection could ever end; say 5s")),
+        timeout if timeout > LONGEST_TIMEOUT => {
             Err(ConfigError::new(format!("--redis.timeout '{typed}' is longer than an hour; say 5s")))
         }
-        Ok(timeout) => Ok(timeout),
-        Err(error) => {
-            Err(ConfigError::new(format!("--redis.timeout '{typed}' is no duration ({error}): say 5s or 500ms")))
-        }
+        timeout => Ok(timeout),
     }
 }
 
-fn endpoint(redis: RedisArgs, password: Option<String>) -> Result<Endpoint, ConfigError> {
-    let topology = match (redis.sentinel_master, redis.cluster) {
+fn duration(option: &str, typed: &str, example: &str) -> Result<Duration, ConfigError> {
+    humantime::parse_duration(typed)
+        .map_err(|error| ConfigError::new(format!("{option} '{typed}' is no duration ({error}): say {example}")))
+}
+
+fn redis(typed: RedisArgs, password: Option<String>) -> Result<RedisConfig, ConfigError> {
+    let topology = match (typed.sentinel_master, typed.cluster) {
         (Some(_), true) => {
             return Err(ConfigError::new(
                 "--redis.sentinel-master and --redis.cluster exclude each other: a Cluster has no Sentinels",
@@ -111,13 +112,14 @@ fn endpoint(redis: RedisArgs, password: Option<String>) -> Result<Endpoint, Conf
         (None, true) => Topology::Cluster,
         (None, false) => Topology::Single,
     };
-    let credentials = Credentials {
-        username: redis.username,
-        password: password.filter(|p| !p.is_empty()),
-        password_file: redis.password_file,
-    };
-    let tls = TlsFiles { ca: redis.tls_ca_file, cert: redis.tls_cert_file, key: redis.tls_key_file };
-    Endpoint::new(&redis.urls, topology, credentials, tls).map_err(ConfigError::new)
+    Ok(RedisConfig {
+        urls: typed.urls,
+        topology,
+        username: typed.username,
+        password: password.filter(|password| !password.is_empty()),
+        password_file: typed.password_file,
+        tls: TlsFiles { ca: typed.tls_ca_file, cert: typed.tls_cert_file, key: typed.tls_key_file },
+    })
 }
 
 fn telemetry_path(path: String) -> Result<String, ConfigError> {
@@ -134,6 +136,52 @@ fn telemetry_path(path: String) -> Result<String, ConfigError> {
     }
 }
 
+/// Where Redis is and how to log in, as it was typed.
+#[derive(Default)]
+pub struct RedisConfig {
+    /// One for a single server; several Sentinels, or nodes of a Cluster. They may hold passwords.
+    pub urls: Vec<String>,
+    /// What the URLs are.
+    pub topology: Topology,
+    /// The ACL user.
+    pub username: Option<String>,
+    /// The password itself.
+    pub password: Option<String>,
+    /// A file that holds the password, read at every connect.
+    pub password_file: Option<PathBuf>,
+    /// For rediss://.
+    pub tls: TlsFiles,
+}
+
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig").field("topology", &self.topology).finish_non_exhaustive()
+    }
+}
+
+/// What the URLs of Redis are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Topology {
+    /// One server.
+    #[default]
+    Single,
+    /// Sentinels, which know where the master of this name is.
+    Sentinel(String),
+    /// Some nodes of a Cluster.
+    Cluster,
+}
+
+/// The files that TLS to Redis needs, in PEM, read at every connect.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    /// The certificate authority to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// The client certificate.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
 /// What to ask about the streams, and how much of it at the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Collect {
@@ -141,17 +189,20 @@ pub struct Collect {
     pub server: bool,
     /// The most entries counted on the server; 0 never counts.
     pub undelivered_max: u32,
+    /// The most time that all counting of one collection may take Redis.
+    pub undelivered_budget: Duration,
     /// The most consumers shown for a group; `None` asks for no consumer.
     pub consumers_max: Option<usize>,
 }
 
 impl Collect {
-    fn new(args: &CollectorArgs) -> Self {
-        Self {
+    fn new(args: &CollectorArgs) -> Result<Self, ConfigError> {
+        Ok(Self {
             server: args.server.unwrap_or(true) && !args.no_server,
             undelivered_max: args.undelivered_max,
+            undelivered_budget: duration("--collector.undelivered-budget", &args.undelivered_budget, "25ms")?,
             consumers_max: (args.consumers.unwrap_or(false) && !args.no_consumers).then_some(args.consumers_max),
-        }
+        })
     }
 }
 
@@ -280,10 +331,18 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_contract() {
         let config = config(&[]).unwrap();
-        assert_eq!(config.endpoint.to_string(), "redis://127.0.0.1:6379");
+        assert_eq!(config.redis.urls, ["redis://127.0.0.1:6379"]);
         assert_eq!(config.timeout, Duration::from_secs(5));
         assert_eq!(config.selection, selection(&["instrument:*"]));
-        assert_eq!(config.collect, Collect { server: true, undelivered_max: 1000, consumers_max: None });
+        assert_eq!(
+            config.collect,
+            Collect {
+                server: true,
+                undelivered_max: 1000,
+                undelivered_budget: Duration::from_millis(25),
+                consumers_max: None
+            }
+        );
         assert_eq!(config.listen_addresses, [ListenAddress { host: None, port: 10036 }]);
         assert_eq!(config.telemetry_path, "/metrics");
         assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Logfmt));
@@ -342,24 +401,14 @@ mod tests {
             (&["--redis.timeout=soon"], "'soon'", "5s"),
             (&["--redis.timeout=18446744073709551615s"], "hour", "5s"),
             (&["--redis.sentinel-master="], "empty", "name"),
-            (&["--redis.url=rediss://h", "--redis.tls-ca-file=/dev/null"], "no certificate", "--redis.tls-ca-file"),
             (&["--stream="], "names no key", "instrument:lsstcam"),
             (&["--stream==g"], "names no key", "KEY=GROUP"),
             (&["--stream=s="], "names no group", "KEY=GROUP"),
             (&["--web.telemetry-path=metrics"], "'metrics'", "/metrics"),
             (&["--web.telemetry-path=/"], "taken", "/metrics"),
             (&["--web.listen-address=10036"], "'10036'", ":10036"),
-            (&["--redis.url=http://x"], "http://", "redis://"),
-            (&["--redis.url=redis://h", "--redis.tls-ca-file=/ca"], "--redis.tls-ca-file", "rediss://"),
-            (&["--redis.url=rediss://h", "--redis.tls-cert-file=/c"], "--redis.tls-cert-file", "--redis.tls-key-file"),
-            (&["--redis.url=rediss://h#insecure"], "insecure", "--redis.tls-ca-file"),
-            (&["--redis.url=redis://a", "--redis.url=redis://b"], "several times", "--redis.cluster"),
-            (&["--redis.url=redis://a", "--redis.url=rediss://b", "--redis.cluster"], "rediss://", "the same"),
-            (&["--redis.url=unix:///s", "--redis.cluster"], "unix://", "redis://"),
             (&["--redis.cluster", "--redis.sentinel-master=m"], "--redis.cluster", "--redis.sentinel-master"),
-            (&["--redis.username=u"], "--redis.username", "--redis.password-file"),
-            (&["--redis.password-file=/nowhere"], "/nowhere", "--redis.password-file"),
-            (&["--web.config.file=/nowhere"], "/nowhere", "--web.config.file"),
+            (&["--collector.undelivered-budget=much"], "'much'", "25ms"),
             (&["--collector.undelivered-max=-1"], "-1", "--collector.undelivered-max"),
             (&["--log.level=loud"], "loud", "info"),
             (&["--nonsense"], "--nonsense", "--help"),
@@ -367,24 +416,5 @@ mod tests {
             let error = config(args).unwrap_err();
             assert!(error.contains(wrong) && error.contains(right), "{args:?}: {error}");
         }
-    }
-
-    #[test]
-    fn no_error_shows_a_password() {
-        for url in
-            ["redis://u:s3cret@h:port", "http://u:s3cret@h", "redis://:s3cret@", "redis://u:s3cret@h/db", "s3cret"]
-        {
-            let error = config(&["--redis.url", url]).unwrap_err();
-            assert!(!error.contains("s3cret"), "{url}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_password_has_one_source() {
-        let cli = |args: &[&str]| Cli::from_args(["x"].iter().chain(args)).unwrap();
-        let error = Config::new(cli(&["--redis.url=redis://:a@h"]), Some("b".into())).unwrap_err();
-        assert!(error.to_string().contains("PROMPT_REDIS_EXPORTER_REDIS_PASSWORD"), "{error}");
-        assert!(Config::new(cli(&["--redis.username=u"]), Some("b".into())).is_ok());
-        assert!(Config::new(cli(&[]), Some(String::new())).is_ok(), "an empty variable is none");
     }
 }

@@ -30,22 +30,43 @@ pub mod process;
 pub mod redis;
 pub mod web;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 
+use self::{
+    config::Config,
+    exporter::Exporter,
+    exposition::format::{Format, render},
+    redis::{collect::Collector, endpoint::Endpoint},
+    web::{
+        config::ReloadingConfig,
+        routes::{Pages, Site},
+        server,
+    },
+};
+
 /// Serves on these listeners until `shutdown`, then finishes the scrapes in flight.
-pub async fn run(config: config::Config, listeners: Vec<TcpListener>, shutdown: impl Future<Output = ()>) {
-    let (timeout, telemetry_path, web) = (config.timeout, config.telemetry_path.clone(), Arc::clone(&config.web));
-    let exporter = Arc::new(exporter::Exporter::new(redis::collect::Source::new(config), timeout));
-    let make_page: web::server::MakePage = Box::new(move |format, patience| {
-        let exporter = Arc::clone(&exporter);
-        Box::pin(async move {
-            let page = exporter.page(patience).await;
-            exposition::format::render(page, format)
-        })
-    });
-    // A scrape in flight ends at the timeout at the latest; writing it out takes a moment more.
+pub async fn run(
+    config: Config,
+    endpoint: Endpoint,
+    web: ReloadingConfig,
+    listeners: Vec<TcpListener>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (timeout, telemetry_path) = (config.timeout, config.telemetry_path.clone());
+    let collector = Collector::new(endpoint, config.selection, config.collect);
+    let pages = ExporterPages(Arc::new(Exporter::new(collector, timeout)));
+    // A scrape in flight ends at the timeout at the latest; sending the page takes a moment more.
     let drain = timeout + Duration::from_secs(2);
-    web::server::serve(listeners, web::server::Site { telemetry_path, make_page, web }, shutdown, drain).await;
+    server::serve(listeners, Site { pages, telemetry_path, web }, shutdown, drain).await;
+}
+
+/// The pages that show what the exporter collects.
+struct ExporterPages(Arc<Exporter>);
+
+impl Pages for ExporterPages {
+    async fn metrics(&self, format: Format, time_limit: Option<Duration>) -> Result<String, fmt::Error> {
+        render(self.0.page(time_limit).await, format)
+    }
 }

@@ -5,8 +5,9 @@ use std::{env, io, process::ExitCode};
 use prompt_redis_exporter::{
     cli::{Cli, LogFormat, LogLevel, PASSWORD_VARIABLE, VERSION},
     config::{Config, ListenAddress},
+    redis::endpoint::Endpoint,
     run,
-    web::server,
+    web::{config::ReloadingConfig, server},
 };
 use tokio::{
     net::TcpListener,
@@ -22,21 +23,29 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    let config = match password().and_then(|password| Config::new(cli, password).map_err(|error| error.to_string())) {
-        Ok(config) => config,
+    let (config, endpoint, web) = match configure(cli) {
+        Ok(configured) => configured,
         Err(sentence) => {
             eprintln!("error: {sentence}");
             return WRONG_OPTION.into();
         }
     };
     start_log(config.log_level, config.log_format);
-    match run_until_told(config) {
+    match run_until_told(config, endpoint, web) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Checks the options, and reads the web configuration that they name.
+fn configure(cli: Cli) -> Result<(Config, Endpoint, ReloadingConfig), String> {
+    let mut config = Config::new(cli, password()?).map_err(|error| error.to_string())?;
+    let endpoint = Endpoint::new(std::mem::take(&mut config.redis))?;
+    let web = ReloadingConfig::load(config.web_config_file.take())?;
+    Ok((config, endpoint, web))
 }
 
 /// The password's own variable.
@@ -48,26 +57,27 @@ fn password() -> Result<Option<String>, String> {
     }
 }
 
-fn run_until_told(config: Config) -> io::Result<()> {
+fn run_until_told(config: Config, endpoint: Endpoint, web: ReloadingConfig) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(config, endpoint, web));
     // A name that is still being resolved holds a thread that nobody needs any more.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config) -> io::Result<()> {
+async fn serve(config: Config, endpoint: Endpoint, web: ReloadingConfig) -> io::Result<()> {
     // First of all, so that a signal during the start is not lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut listeners = Vec::new();
     for address in &config.listen_addresses {
         listeners.push(listen(address).await?);
     }
-    let redis = config.endpoint.to_string();
+    let redis = endpoint.to_string();
     let addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    let (path, web) = (&config.telemetry_path, config.web.rules());
-    tracing::info!(version = VERSION, ?addresses, path, redis, tls = web.tls.is_some(), users = web.users(), "serving");
-    run(config, listeners, async move {
+    let (path, current) = (&config.telemetry_path, web.current());
+    let (tls, users) = (current.tls.is_some(), current.users());
+    tracing::info!(version = VERSION, ?addresses, path, redis, tls, users, "serving");
+    run(config, endpoint, web, listeners, async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 
 use prometheus_client::{encoding::text, registry::Registry};
 
-use crate::exposition::tables::Page;
+use super::page::Page;
 
 /// A text format of Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What waits for a group, since when, and what it lost: arithmetic on a group and its stream.
 //!
-//! Pure, and knows nothing of where the facts come from. Redis's own `lag` is not trusted: it keeps entries that were
-//! trimmed before the group read them (7.0 to 7.4), forgets them (8.0, Valkey), or is null. Where a group stands
-//! between the first and the last entry of its stream decides what is known without asking further:
+//! Redis's own `lag` cannot be taken as it is: up to 7.4 it keeps entries that were trimmed before the group read them,
+//! later servers forget them, and it may be null. Where a group stands in its stream decides what is known without
+//! counting:
 //!
 //! ```text
 //!            first                    last
@@ -10,8 +10,12 @@
 //!        ^          ^                   ^
 //!   AllWait      Between             NoneWait
 //! ```
+//!
+//! `XINFO STREAM` and `XINFO GROUPS` are two commands. Other clients' commands may run between them, so what their
+//! replies say together is used only where Redis's counters confirm it. Where they do not, a script reads everything
+//! about the stream at one moment ([`Reading::OneMoment`]).
 
-use crate::model::snapshot::{Group, Stream, StreamId};
+use super::snapshot::{GroupFacts, StreamFacts, StreamId};
 
 /// Where a group's last delivered id stands in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub enum Position {
 
 /// Finds where a group stands.
 #[must_use]
-pub fn position(stream: &Stream, last_delivered: StreamId) -> Position {
+pub fn position(stream: &StreamFacts, last_delivered: StreamId) -> Position {
     match (stream.first, stream.last) {
         (Some(first), _) if last_delivered < first => Position::AllWait { oldest: first },
         (Some(_), Some(last)) if last_delivered < last => Position::Between,
@@ -37,235 +41,390 @@ pub fn position(stream: &Stream, last_delivered: StreamId) -> Position {
     }
 }
 
-/// What waits for delivery to a group.
+/// For which groups a lag that is not null is exact on this server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LagTrust {
+    /// For none: Redis before 8.0, Valkey before 8.1, or a server whose version is not known.
+    #[default]
+    Never,
+    /// For those between the first and the last entry: Valkey 8.1 and later.
+    Between,
+    /// For all: Redis 8.0 and later.
+    Always,
+}
+
+/// What the server counted above one id of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// Nothing.
-    None,
-    /// At least one entry.
-    Some {
-        /// How many, exactly; `None` when that is not known.
-        entries: Option<u64>,
-        /// The oldest of them; `None` when that is not known.
+pub struct Count {
+    /// Entries above this id were counted.
+    pub after: StreamId,
+    /// At least this many.
+    pub entries: u64,
+    /// The first of them; `None` where it is not known, or where there is none.
+    pub oldest: Option<StreamId>,
+    /// That is all of them.
+    pub complete: bool,
+}
+
+/// How the facts about a group and its stream were read.
+#[derive(Clone, Copy, Debug)]
+pub enum Reading<'a> {
+    /// By one script, at one moment, with a count for each id that had to be counted and could be.
+    OneMoment(&'a [Count]),
+    /// By two commands.
+    TwoCommands {
+        /// The first entry above the group's last delivered id, where that was asked.
         oldest: Option<StreamId>,
+        /// No script can be run: then the two replies are taken together unless they contradict each other.
+        no_scripts: bool,
     },
 }
 
-impl Waiting {
-    /// Entries that wait, where the number is exact.
+/// The oldest entry that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oldest {
+    /// Nothing waits.
+    None,
+    /// This one.
+    Entry(StreamId),
+    /// Not known.
+    Unknown,
+}
+
+/// What waits for a group, and what it lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Entries that wait for delivery; `None` where that is not known exactly.
+    pub undelivered: Option<u64>,
+    /// At least this many wait: the exact number where it is known.
+    pub undelivered_at_least: u64,
+    /// The oldest of them.
+    pub oldest: Oldest,
+    /// At least this many entries left the stream before the group read them; `None` where no counter can tell.
+    pub lost: Option<u64>,
+}
+
+impl Backlog {
+    /// Works it out.
     #[must_use]
-    pub const fn entries(self) -> Option<u64> {
-        match self {
-            Self::None => Some(0),
-            Self::Some { entries, .. } => entries,
+    pub fn new(stream: &StreamFacts, group: &GroupFacts, reading: Reading<'_>, trust: LagTrust) -> Self {
+        match reading {
+            Reading::OneMoment(counts) => Self::of_one_moment(stream, group, counts, trust),
+            Reading::TwoCommands { oldest, no_scripts } => {
+                Self::of_two_commands(stream, group, oldest, no_scripts, trust)
+            }
         }
     }
-}
 
-/// What waits for this group, by arithmetic where that is enough, else by what the server counted.
-#[must_use]
-pub fn waiting(stream: &Stream, group: &Group) -> Waiting {
-    match (position(stream, group.last_delivered), group.counted) {
-        (Position::NoneWait, _) => Waiting::None,
-        (Position::AllWait { oldest }, _) => Waiting::Some { entries: Some(stream.length), oldest: Some(oldest) },
-        (Position::Between, None) => Waiting::Some { entries: None, oldest: None },
-        // They were deleted between the two questions.
-        (Position::Between, Some(counted)) if counted.oldest.is_none() => Waiting::None,
-        (Position::Between, Some(counted)) => Waiting::Some { entries: counted.entries, oldest: counted.oldest },
+    fn of_one_moment(stream: &StreamFacts, group: &GroupFacts, counts: &[Count], trust: LagTrust) -> Self {
+        let backlog = match position(stream, group.last_delivered) {
+            Position::NoneWait => Self::exact(0, Oldest::None),
+            Position::AllWait { oldest } => Self::exact(stream.length, Oldest::Entry(oldest)),
+            Position::Between => match counts.iter().find(|count| count.after == group.last_delivered) {
+                Some(count) if count.complete => Self::exact(count.entries, known(count.oldest)),
+                Some(count) => Self::at_least(count.entries.max(1), known(count.oldest), trusted_lag(group, trust)),
+                None => Self::at_least(1, Oldest::Unknown, trusted_lag(group, trust)),
+            },
+        };
+        Self { lost: lost(stream, group, backlog.undelivered), ..backlog }
+    }
+
+    fn of_two_commands(
+        stream: &StreamFacts,
+        group: &GroupFacts,
+        oldest: Option<StreamId>,
+        no_scripts: bool,
+        trust: LagTrust,
+    ) -> Self {
+        let contradict = contradict(stream, group);
+        let (waiting, oldest) = match position(stream, group.last_delivered) {
+            Position::NoneWait => (Some(0), Oldest::None),
+            Position::AllWait { oldest } => (Some(stream.length), Oldest::Entry(oldest)),
+            Position::Between => (None, known(oldest)),
+        };
+        let confirmed = waiting
+            .filter(|waiting| !contradict && (stream.entries_added.is_none() || no_scripts || lag_is(group, *waiting)));
+        let backlog = match (confirmed, waiting) {
+            (Some(waiting), _) => Self::exact(waiting, oldest),
+            (None, None) if contradict && trust != LagTrust::Always => Self::at_least(0, oldest, None),
+            (None, None) => Self::at_least(u64::from(!contradict), oldest, trusted_lag(group, trust)),
+            (None, Some(_)) => Self::at_least(0, Oldest::Unknown, None),
+        };
+        // A loss that two replies suggest is only believed when one script says the same.
+        let lost = match lost(stream, group, backlog.undelivered) {
+            Some(0) if !contradict => Some(0),
+            _ => None,
+        };
+        Self { lost, ..backlog }
+    }
+
+    const fn exact(entries: u64, oldest: Oldest) -> Self {
+        let oldest = if entries == 0 { Oldest::None } else { oldest };
+        Self { undelivered: Some(entries), undelivered_at_least: entries, oldest, lost: None }
+    }
+
+    /// A lower bound, and the exact number where the server's lag is one. A lag below what was counted is wrong: a
+    /// person can set the counter it comes from (`XGROUP SETID ... ENTRIESREAD`).
+    fn at_least(least: u64, oldest: Oldest, lag: Option<u64>) -> Self {
+        let undelivered = lag.filter(|lag| *lag >= least.max(1));
+        Self { undelivered, undelivered_at_least: undelivered.unwrap_or(least), oldest, lost: None }
     }
 }
 
-/// At least this many entries left the stream before the group read them; `None` when no counter can tell.
-///
-/// Two witnesses. Redis's lag less what really waits: on 7.0 to 7.4 the difference is what was trimmed unread, for ever.
-/// Entries that left the stream less entries the group read: what left and was not read is lost. On 8.0 and Valkey both
-/// fall silent once the group reads on. A number that is sometimes less than before looks like a new loss when it comes
-/// back, so where the lag could tell, and what waits is not known, there is none.
+/// Whether the two replies leave open what one script, at one moment, can tell: how many wait in the middle of the
+/// stream, which of two contradicting replies is the later one, or whether a suspected loss is real.
 #[must_use]
-pub fn lost(stream: &Stream, group: &Group) -> Option<u64> {
+pub fn needs_script(stream: &StreamFacts, group: &GroupFacts) -> bool {
+    let waiting = match position(stream, group.last_delivered) {
+        Position::NoneWait => 0,
+        Position::AllWait { .. } => stream.length,
+        Position::Between => return true,
+    };
+    if stream.entries_added.is_none() {
+        return group.last_delivered > stream.last_generated;
+    }
+    !lag_is(group, waiting)
+        || contradict(stream, group)
+        || lost(stream, group, Some(waiting)).is_some_and(|lost| lost > 0)
+}
+
+/// The exact number of entries that wait between first and last entry, where this server's lag tells it.
+#[must_use]
+pub fn trusted_lag(group: &GroupFacts, trust: LagTrust) -> Option<u64> {
+    match trust {
+        LagTrust::Never => None,
+        LagTrust::Between | LagTrust::Always => group.lag.and_then(|lag| u64::try_from(lag).ok()),
+    }
+}
+
+fn known(oldest: Option<StreamId>) -> Oldest {
+    oldest.map_or(Oldest::Unknown, Oldest::Entry)
+}
+
+fn lag_is(group: &GroupFacts, waiting: u64) -> bool {
+    group.lag.is_some_and(|lag| u64::try_from(lag) == Ok(waiting))
+}
+
+/// The two replies cannot be of the same moment: the group was given an entry that the stream did not have yet, or what
+/// was read and what is to be read are not what was added.
+fn contradict(stream: &StreamFacts, group: &GroupFacts) -> bool {
+    let counters = match (stream.entries_added, group.entries_read, group.lag) {
+        (Some(added), Some(read), Some(lag)) => i128::from(read) + i128::from(lag) != i128::from(added),
+        _ => false,
+    };
+    counters || group.last_delivered > stream.last_generated
+}
+
+/// At least this many entries left the stream before the group read them; `None` when no counter can tell. The stream
+/// and the group are of one moment.
+///
+/// Two differences show a loss. Redis's lag less what really waits: on 7.0 to 7.4 that is what was trimmed unread, for
+/// ever. Entries that left the stream less entries the group read: what left and was not read is lost. On 8.0 and Valkey
+/// both vanish once the group reads on. A number that is sometimes smaller than before looks like a new loss when it
+/// returns, so where the lag could tell, and what waits is not known, there is none.
+fn lost(stream: &StreamFacts, group: &GroupFacts, undelivered: Option<u64>) -> Option<u64> {
     let added = i128::from(stream.entries_added?);
     let gone = added - i128::from(stream.length);
     let Some(read) = group.entries_read.map(i128::from) else {
         // Redis does not know what the group has read. Where nothing ever left the stream, nothing is lost.
         return (group.lag.is_some() && gone == 0).then_some(0);
     };
-    let unread = added - read;
-    let phantom = match group.lag {
-        // The stream is asked before its groups. What was added in between is in the lag and not in what waits, and is
-        // not lost: so the lag counts only as far as the stream's own counter went.
-        Some(lag) => Some(i128::from(lag).min(unread) - i128::from(undisturbed_entries(stream, group)?)),
-        None => None,
-    };
     let gone_unread = gone - read;
-    let least = phantom.map_or(gone_unread, |phantom| phantom.max(gone_unread)).max(0);
-    Some(u64::try_from(least).unwrap_or(u64::MAX))
-}
-
-/// What waits, if it can be held against the lag: an entry that was read and deleted before we came to count would look
-/// like one that is lost.
-fn undisturbed_entries(stream: &Stream, group: &Group) -> Option<u64> {
-    match (position(stream, group.last_delivered), group.counted) {
-        (Position::Between, Some(counted)) if !counted.undisturbed => None,
-        _ => waiting(stream, group).entries(),
-    }
+    let least = match group.lag {
+        Some(lag) => {
+            let phantom = i128::from(lag).min(added - read) - i128::from(undelivered?);
+            phantom.max(gone_unread)
+        }
+        None => gone_unread,
+    };
+    Some(u64::try_from(least.max(0)).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::model::snapshot::Counted;
 
     fn id(ms: u64) -> StreamId {
         StreamId { ms, seq: 0 }
     }
 
     /// A stream that was given `added` entries with the ids 1-0, 2-0, ... and still has those from `first` on.
-    fn stream(first: u64, added: u64) -> Stream {
+    fn stream(first: u64, added: u64) -> StreamFacts {
         let length = (added + 1).saturating_sub(first);
-        Stream {
+        StreamFacts {
             length,
             group_count: 1,
             last_generated: id(added),
             entries_added: Some(added),
             first: (length > 0).then(|| id(first)),
             last: (length > 0).then(|| id(added)),
-            groups: BTreeMap::new(),
-            missing_groups: vec![],
-            refused: vec![],
         }
     }
 
-    fn group(last_delivered: u64, entries_read: Option<i64>, lag: Option<i64>) -> Group {
-        Group {
-            consumers: 1,
-            last_delivered: id(last_delivered),
-            entries_read,
-            lag,
-            pending: 0,
-            pending_summary: None,
-            counted: None,
-            busy_consumers: vec![],
-        }
+    fn group(last_delivered: u64, entries_read: Option<i64>, lag: Option<i64>) -> GroupFacts {
+        GroupFacts { consumers: 1, pending: 0, last_delivered: id(last_delivered), entries_read, lag }
     }
 
-    fn counted(group: Group, entries: u64, oldest: u64) -> Group {
-        Group {
-            counted: Some(Counted { entries: Some(entries), oldest: Some(id(oldest)), undisturbed: true }),
-            ..group
-        }
+    fn count(after: u64, entries: u64, complete: bool) -> Count {
+        Count { after: id(after), entries, oldest: Some(id(after + 1)), complete }
     }
 
-    /// Every row of facts/redis-streams.md, for each family of servers: what the counters said, and what is true.
+    fn one_moment(stream: &StreamFacts, group: &GroupFacts, counts: &[Count]) -> Backlog {
+        Backlog::new(stream, group, Reading::OneMoment(counts), LagTrust::Never)
+    }
+
+    fn two_commands(stream: &StreamFacts, group: &GroupFacts) -> Backlog {
+        Backlog::new(stream, group, Reading::TwoCommands { oldest: None, no_scripts: false }, LagTrust::Never)
+    }
+
+    fn without_scripts(stream: &StreamFacts, group: &GroupFacts) -> Backlog {
+        Backlog::new(stream, group, Reading::TwoCommands { oldest: None, no_scripts: true }, LagTrust::Never)
+    }
+
+    /// Every row of the measured states, for each family of servers: what the counters said, and what is true.
     #[test]
-    fn the_truth_is_told_whatever_the_counters_say() {
+    fn each_measured_state_gives_the_true_numbers() {
         struct Row {
             state: &'static str,
-            stream: Stream,
-            group: Group,
-            waits: Option<u64>,
+            stream: StreamFacts,
+            group: GroupFacts,
+            counts: Vec<Count>,
+            waits: u64,
             lost: Option<u64>,
         }
-        let row = |state, stream, group, waits, lost| Row { state, stream, group, waits, lost };
-        let deleted_unread = Stream { length: 9, ..stream(1, 10) };
-        let rows = [
-            row("just bootstrapped", stream(1, 0), group(0, None, Some(0)), Some(0), Some(0)),
-            row("10 added, none read", stream(1, 10), group(0, None, Some(10)), Some(10), Some(0)),
-            row("7.x, trimmed unread", stream(10, 10), group(4, Some(4), Some(6)), Some(1), Some(5)),
-            row("8.0, trimmed unread", stream(10, 10), group(4, Some(4), Some(1)), Some(1), Some(5)),
-            row("7.x, then the last one read", stream(10, 10), group(10, Some(5), Some(5)), Some(0), Some(5)),
-            row(
-                "8.0 and Valkey, then the last one read",
-                stream(10, 10),
-                group(10, Some(10), Some(0)),
-                Some(0),
-                Some(0),
-            ),
-            row("one deleted unread", deleted_unread.clone(), counted(group(3, Some(3), None), 6, 4), Some(6), Some(0)),
-            row("one deleted, then all read", deleted_unread, group(10, Some(10), Some(0)), Some(0), Some(0)),
-            row("created in the middle", stream(1, 10), counted(group(5, None, None), 5, 6), Some(5), None),
-            row("set back", stream(1, 10), counted(group(2, None, None), 8, 3), Some(8), None),
-            row("the procedures' example", stream(50, 81), group(81, Some(72), Some(9)), Some(0), Some(9)),
-            row("6.2, all wait", Stream { entries_added: None, ..stream(1, 10) }, group(0, None, None), Some(10), None),
+        let row = |state, stream, group, waits, lost| Row { state, stream, group, counts: vec![], waits, lost };
+        let deleted_unread = StreamFacts { length: 9, ..stream(1, 10) };
+        let mut rows = vec![
+            row("just bootstrapped", stream(1, 0), group(0, None, Some(0)), 0, Some(0)),
+            row("10 added, none read", stream(1, 10), group(0, None, Some(10)), 10, Some(0)),
+            row("7.x, trimmed unread", stream(10, 10), group(4, Some(4), Some(6)), 1, Some(5)),
+            row("8.0, trimmed unread", stream(10, 10), group(4, Some(4), Some(1)), 1, Some(5)),
+            row("7.x, then the last one read", stream(10, 10), group(10, Some(5), Some(5)), 0, Some(5)),
+            row("8.0 and Valkey, then the last one read", stream(10, 10), group(10, Some(10), Some(0)), 0, Some(0)),
+            row("one deleted, then all read", deleted_unread, group(10, Some(10), Some(0)), 0, Some(0)),
+            row("phantom lag: 81 added, 72 read", stream(50, 81), group(81, Some(72), Some(9)), 0, Some(9)),
+            row("6.2, all wait", StreamFacts { entries_added: None, ..stream(1, 10) }, group(0, None, None), 10, None),
         ];
-        for Row { state, stream, group, waits, lost: expected } in rows {
-            assert_eq!(waiting(&stream, &group).entries(), waits, "{state}: waiting");
-            assert_eq!(lost(&stream, &group), expected, "{state}: lost");
+        let counted = |state, stream, group: GroupFacts, waits, lost| {
+            let counts = vec![count(group.last_delivered.ms, waits, true)];
+            Row { state, stream, group, counts, waits, lost }
+        };
+        rows.extend([
+            counted("one deleted unread", deleted_unread, group(3, Some(3), None), 6, Some(0)),
+            counted("created in the middle", stream(1, 10), group(5, None, None), 5, None),
+            counted("set back", stream(1, 10), group(2, None, None), 8, None),
+        ]);
+        for Row { state, stream, group, counts, waits, lost } in rows {
+            let backlog = one_moment(&stream, &group, &counts);
+            assert_eq!((backlog.undelivered, backlog.undelivered_at_least), (Some(waits), waits), "{state}");
+            assert_eq!(backlog.lost, lost, "{state}: lost");
+            // Two commands say the same, or less.
+            let less = two_commands(&stream, &group);
+            assert!(less.undelivered.is_none_or(|said| said == waits), "{state}: {less:?}");
+            assert!(less.undelivered_at_least <= waits, "{state}: {less:?}");
+            assert!(less.lost.is_none_or(|said| said == 0), "{state}: {less:?}");
+            assert!(less.undelivered.is_some() || needs_script(&stream, &group), "{state}: nothing would settle it");
         }
     }
 
     #[test]
-    fn entries_added_between_the_two_questions_are_not_lost() {
-        // The stream said 10 added; two more came before its groups were asked.
-        assert_eq!(lost(&stream(1, 10), &group(0, Some(0), Some(12))), Some(0));
-        assert_eq!(lost(&stream(1, 10), &group(0, None, Some(12))), Some(0));
-        assert_eq!(lost(&stream(10, 10), &group(10, Some(5), Some(7))), Some(5));
+    fn a_healthy_group_needs_no_script() {
+        for (state, stream, group) in [
+            ("bootstrapped", stream(1, 0), group(0, None, Some(0))),
+            ("all wait", stream(1, 10), group(0, None, Some(10))),
+            ("all read", stream(1, 10), group(10, Some(10), Some(0))),
+            ("read and trimmed", stream(8, 10), group(10, Some(10), Some(0))),
+        ] {
+            assert!(!needs_script(&stream, &group), "{state}");
+            assert_eq!(two_commands(&stream, &group).lost, Some(0), "{state}");
+        }
+    }
+
+    #[test]
+    fn replies_of_different_moments_say_nothing_for_sure() {
+        for (state, stream, group) in [
+            ("five added and read in between", stream(1, 10), group(15, Some(15), Some(0))),
+            ("five added and five read in between", stream(1, 10), group(10, Some(10), Some(5))),
+            ("deleted and created in between", stream(420, 489), group(0, None, Some(0))),
+            ("deleted, created and filled in between", stream(1, 70), group(0, Some(0), Some(3))),
+        ] {
+            assert!(needs_script(&stream, &group), "{state}");
+            let backlog = two_commands(&stream, &group);
+            assert_eq!((backlog.undelivered, backlog.lost), (None, None), "{state}");
+        }
+    }
+
+    #[test]
+    fn without_scripts_only_contradictions_are_left_out() {
+        let phantom = without_scripts(&stream(50, 81), &group(81, Some(72), Some(9)));
+        assert_eq!((phantom.undelivered, phantom.lost), (Some(0), None), "a loss is never told from two replies");
+        let torn = without_scripts(&stream(1, 10), &group(10, Some(10), Some(5)));
+        assert_eq!((torn.undelivered, torn.undelivered_at_least), (None, 0));
+        assert_eq!(without_scripts(&stream(1, 10), &group(5, Some(5), Some(5))).undelivered_at_least, 1);
     }
 
     #[test]
     fn without_a_read_counter_nothing_is_said_of_what_left() {
-        assert_eq!(lost(&stream(10, 10), &group(0, None, Some(1))), None, "nine left, and nobody knows who read them");
-        assert_eq!(lost(&stream(1, 10), &group(0, None, Some(10))), Some(0), "nothing ever left");
+        assert_eq!(one_moment(&stream(10, 10), &group(0, None, Some(1)), &[]).lost, None, "nine left");
+        assert_eq!(one_moment(&stream(1, 10), &group(0, None, Some(10)), &[]).lost, Some(0), "nothing ever left");
     }
 
     #[test]
-    fn a_count_that_was_disturbed_is_not_held_against_the_lag() {
-        let disturbed = |undisturbed| Group {
-            counted: Some(Counted { entries: Some(2), oldest: Some(id(9)), undisturbed }),
-            ..group(5, Some(5), Some(5))
-        };
-        assert_eq!(lost(&stream(1, 10), &disturbed(true)), Some(3));
-        assert_eq!(lost(&stream(1, 10), &disturbed(false)), None);
-        assert_eq!(lost(&stream(1, 10), &group(5, Some(5), Some(5))), None, "nor one that was not made");
+    fn a_count_that_stopped_early_is_a_lower_bound_and_gives_the_age() {
+        let backlog = one_moment(&stream(1, 10), &group(5, None, None), &[count(5, 3, false)]);
+        assert_eq!((backlog.undelivered, backlog.undelivered_at_least), (None, 3));
+        assert_eq!((backlog.oldest, backlog.lost), (Oldest::Entry(id(6)), None));
+        let backlog = one_moment(&stream(1, 10), &group(5, Some(5), Some(5)), &[]);
+        assert_eq!((backlog.undelivered, backlog.undelivered_at_least, backlog.oldest), (None, 1, Oldest::Unknown));
     }
 
     #[test]
-    fn what_was_not_counted_is_not_known() {
-        let waits = waiting(&stream(1, 10), &group(5, Some(5), Some(5)));
-        assert_eq!(waits, Waiting::Some { entries: None, oldest: None });
-        assert_eq!(lost(&stream(1, 10), &group(5, Some(5), Some(5))), None);
-    }
-
-    #[test]
-    fn beyond_the_cap_the_oldest_is_known_and_the_number_is_not() {
-        let beyond = Group {
-            counted: Some(Counted { entries: None, oldest: Some(id(6)), undisturbed: true }),
-            ..group(5, None, None)
-        };
-        let waits = waiting(&stream(1, 10), &beyond);
-        assert_eq!(waits, Waiting::Some { entries: None, oldest: Some(id(6)) });
-    }
-
-    #[test]
-    fn the_oldest_that_waits_is_the_first_entry_when_all_wait() {
-        let waits = waiting(&stream(3, 10), &group(1, None, None));
-        assert_eq!(waits, Waiting::Some { entries: Some(8), oldest: Some(id(3)) });
+    fn a_lag_is_exact_beyond_a_count_where_the_server_is_trusted() {
+        let stream = stream(1, 5_000);
+        let group = group(5, Some(5), Some(4_995));
+        let counts = [count(5, 1_000, false)];
+        for (trust, undelivered) in
+            [(LagTrust::Never, None), (LagTrust::Between, Some(4_995)), (LagTrust::Always, Some(4_995))]
+        {
+            let counted = Backlog::new(&stream, &group, Reading::OneMoment(&counts), trust);
+            assert_eq!(counted.undelivered, undelivered, "{trust:?}");
+            let asked = Reading::TwoCommands { oldest: Some(id(6)), no_scripts: false };
+            let uncounted = Backlog::new(&stream, &group, asked, trust);
+            assert_eq!((uncounted.undelivered, uncounted.oldest), (undelivered, Oldest::Entry(id(6))), "{trust:?}");
+        }
+        // Set by hand: fewer than were counted.
+        let wrong = GroupFacts { lag: Some(7), ..group };
+        let backlog = Backlog::new(&stream, &wrong, Reading::OneMoment(&counts), LagTrust::Always);
+        assert_eq!((backlog.undelivered, backlog.undelivered_at_least), (None, 1_000));
+        let complete = [count(5, 9, true)];
+        let backlog = Backlog::new(&stream, &wrong, Reading::OneMoment(&complete), LagTrust::Always);
+        assert_eq!(backlog.undelivered, Some(9), "a count beats the lag");
     }
 
     #[test]
     fn nothing_waits_in_an_emptied_stream_or_past_its_last_entry() {
-        let emptied = Stream { length: 0, first: None, last: None, ..stream(1, 10) };
-        assert_eq!(waiting(&emptied, &group(4, Some(4), Some(6))), Waiting::None);
-        assert_eq!(waiting(&stream(1, 10), &group(10, None, None)), Waiting::None);
-        assert_eq!(waiting(&stream(1, 10), &group(99, None, None)), Waiting::None);
-    }
-
-    #[test]
-    fn entries_deleted_between_the_questions_do_not_wait() {
-        let gone = Group {
-            counted: Some(Counted { entries: Some(0), oldest: None, undisturbed: false }),
-            ..group(5, None, None)
-        };
-        assert_eq!(waiting(&stream(1, 10), &gone), Waiting::None);
+        let emptied = StreamFacts { length: 0, first: None, last: None, ..stream(1, 10) };
+        for (stream, group) in [
+            (emptied, group(4, Some(4), Some(6))),
+            (stream(1, 10), group(10, None, None)),
+            (stream(1, 10), group(99, None, None)),
+        ] {
+            let backlog = one_moment(&stream, &group, &[]);
+            assert_eq!((backlog.undelivered, backlog.oldest), (Some(0), Oldest::None));
+        }
     }
 
     #[test]
     fn a_negative_lag_and_huge_counters_neither_wrap_nor_panic() {
+        let lost = |stream: &StreamFacts, group: &GroupFacts| one_moment(stream, group, &[]).lost;
         assert_eq!(lost(&stream(1, 10), &group(10, None, Some(-7))), Some(0));
         assert_eq!(lost(&stream(1, 10), &group(10, Some(i64::MIN), Some(i64::MIN))), Some(1 << 63));
-        let huge = Stream { entries_added: Some(u64::MAX), ..stream(1, 10) };
+        let huge = StreamFacts { entries_added: Some(u64::MAX), ..stream(1, 10) };
         assert_eq!(lost(&huge, &group(10, Some(i64::MIN), None)), Some(u64::MAX));
         assert_eq!(lost(&stream(1, 10), &group(10, None, Some(i64::MAX))), Some(0));
+        for group in [group(10, Some(i64::MIN), Some(i64::MIN)), group(10, Some(i64::MAX), Some(i64::MAX))] {
+            assert!(needs_script(&huge, &group));
+            assert_eq!(two_commands(&huge, &group).undelivered, None);
+        }
     }
 }

@@ -84,6 +84,11 @@ impl Error {
         Self { kind, message: message.into(), about_the_server }
     }
 
+    /// An error that concerns one stream alone, whatever its kind.
+    pub(crate) fn of_one_stream(kind: Kind, message: impl Into<String>) -> Self {
+        Self { about_the_server: false, ..Self::new(kind, message) }
+    }
+
     /// An answer of a shape that we don't know; `expected` says which one would do.
     pub(crate) fn protocol(expected: impl fmt::Display) -> Self {
         Self::new(Kind::Protocol, format!("unexpected reply: expected {expected}"))

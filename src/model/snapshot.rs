@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use crate::model::error::Error;
+use crate::model::{backlog::Backlog, error::Error};
 
 /// The name of a stream, group or consumer. Redis allows any bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,27 +105,29 @@ pub struct Snapshot {
     pub server: Option<Server>,
     /// Each stream once, by name: the ones that must exist and the ones that were found.
     pub streams: BTreeMap<Name, StreamState>,
-    /// Questions about no single stream that Redis refused (`TIME`, `INFO`, `SCAN`).
-    pub refused: Vec<Error>,
+    /// Streams that each pattern matches; without those whose first look-up has not come to its end yet.
+    pub patterns: BTreeMap<String, u64>,
+    /// Failures that concern no single stream: a refused `TIME`, `INFO` or `SCAN`, or the collection's early end.
+    pub failures: Vec<Error>,
 }
 
 impl Snapshot {
-    /// Every question that was not answered, about a stream or not, with the stream where there is one.
+    /// Every failure, with the stream where it concerns one.
     pub fn failures(&self) -> impl Iterator<Item = (Option<&Name>, &Error)> {
-        let refused = self.refused.iter().map(|error| (None, error));
+        let general = self.failures.iter().map(|error| (None, error));
         let streams = self.streams.iter().flat_map(|(name, state)| {
             let errors = match state {
                 StreamState::Failed { error, .. } => std::slice::from_ref(error),
-                StreamState::Found(stream) => &stream.refused,
-                StreamState::Missing { .. } => &[],
+                StreamState::Found(stream) => &stream.failures,
+                StreamState::Missing { .. } | StreamState::NotCollected => &[],
             };
             errors.iter().map(move |error| (Some(name), error))
         });
-        refused.chain(streams)
+        general.chain(streams)
     }
 }
 
-/// What became of one stream's questions.
+/// What became of one stream's commands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StreamState {
     /// It is there, and answered.
@@ -135,7 +137,7 @@ pub enum StreamState {
         /// The groups that were named for it, and so are missing too.
         groups: Vec<Name>,
     },
-    /// It could not be asked, or its answer could not be read.
+    /// A command was refused, or its reply could not be read.
     Failed {
         /// Why.
         error: Error,
@@ -144,14 +146,31 @@ pub enum StreamState {
         /// The groups that were named for it.
         groups: Vec<Name>,
     },
+    /// The collection ended before this stream's reply came.
+    NotCollected,
 }
 
-/// A stream, from `XINFO STREAM` and `XINFO GROUPS`.
+/// A stream and the groups of it that are wanted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stream {
+    /// What `XINFO STREAM` says.
+    pub facts: StreamFacts,
+    /// The groups that are wanted, by name; none where `XINFO GROUPS` was refused.
+    pub groups: BTreeMap<Name, Group>,
+    /// Groups that were named and are not there.
+    pub missing_groups: Vec<Name>,
+    /// Commands about this stream that were refused, or whose replies could not be read.
+    pub failures: Vec<Error>,
+    /// Every reply about this stream came before the collection ended.
+    pub complete: bool,
+}
+
+/// A stream as `XINFO STREAM` describes it, without the groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamFacts {
     /// `length`: entries in the stream.
     pub length: u64,
-    /// `groups`: consumer groups, also those that were not asked about.
+    /// `groups`: consumer groups, also those that are not wanted.
     pub group_count: u64,
     /// `last-generated-id`.
     pub last_generated: StreamId,
@@ -161,64 +180,61 @@ pub struct Stream {
     pub first: Option<StreamId>,
     /// The id of `last-entry`; `None` when the stream is empty.
     pub last: Option<StreamId>,
-    /// The groups that are wanted, by name.
-    pub groups: BTreeMap<Name, Group>,
-    /// Groups that were named and are not there.
-    pub missing_groups: Vec<Name>,
-    /// Questions about its groups that Redis refused.
-    pub refused: Vec<Error>,
 }
 
-/// A consumer group, from `XINFO GROUPS`, and `XPENDING` where something is pending.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Group {
+/// A consumer group as `XINFO GROUPS` describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupFacts {
     /// `consumers`: ever created and not removed. Not live workers.
     pub consumers: u64,
+    /// `pending`: delivered and not acknowledged.
+    pub pending: u64,
     /// `last-delivered-id`.
     pub last_delivered: StreamId,
     /// `entries-read`: Redis's logical read counter; `None` when null, or before 7.0.
     pub entries_read: Option<i64>,
     /// `lag`, as Redis reports it, wrong as it may be; `None` when null, or before 7.0.
     pub lag: Option<i64>,
-    /// `pending`: delivered and not acknowledged.
-    pub pending: u64,
-    /// More about what is pending; `None` when nothing is, or when it could not be asked.
-    pub pending_summary: Option<PendingSummary>,
-    /// What the server counted above `last_delivered`; `None` when it was not asked.
-    pub counted: Option<Counted>,
-    /// Consumers that hold something pending, where they were asked for.
+}
+
+/// A consumer group, with what was worked out and asked about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// What `XINFO GROUPS` says.
+    pub facts: GroupFacts,
+    /// What waits for the group and what it lost.
+    pub backlog: Backlog,
+    /// The lowest pending entry; `None` when nothing is pending, or when it is not known.
+    pub oldest_pending: Option<OldestPending>,
+    /// Consumers that hold something pending, from the summary of `XPENDING`; `None` when that is not known.
+    pub consumers_with_pending: Option<u64>,
+    /// Those consumers, most pending first, where they were asked for.
     pub busy_consumers: Vec<Consumer>,
 }
 
-/// The summary form of `XPENDING`, when something is pending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PendingSummary {
-    /// The lowest pending id. The entry itself may be gone.
-    pub oldest: StreamId,
-    /// Consumers that hold something pending.
-    pub consumers: u64,
+/// The lowest pending entry of a group, from `XPENDING key group - + 1`. The entry itself may be gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldestPending {
+    /// Its id.
+    pub id: StreamId,
+    /// Who holds it; empty where no consumer does.
+    pub consumer: Name,
+    /// Milliseconds since it was last delivered.
+    pub idle_ms: u64,
+    /// How often it was delivered.
+    pub deliveries: u64,
 }
 
-/// What was found in the stream between a group's last delivered id and the stream's last one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// How many; `None` when that was not asked, or are more than may be counted.
-    pub entries: Option<u64>,
-    /// The first of them; `None` when there is none.
-    pub oldest: Option<StreamId>,
-    /// Nothing left the stream between the first question about it and the count.
-    pub undisturbed: bool,
-}
-
-/// A consumer that holds something pending, from `XINFO CONSUMERS`.
+/// A consumer that holds something pending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
-    /// `name`.
+    /// Its name.
     pub name: Name,
-    /// `pending`: delivered to it and not acknowledged.
+    /// Delivered to it and not acknowledged, from the summary of `XPENDING`.
     pub pending: u64,
-    /// `idle`, in milliseconds. Since 7.2 an attempt to read resets it, before that only a message did.
-    pub idle_ms: u64,
+    /// `idle` of `XINFO CONSUMERS`, in milliseconds. Since 7.2 an attempt to read resets it, before that only a message
+    /// did. `None` when that was not asked.
+    pub idle_ms: Option<u64>,
 }
 
 /// The server, from `INFO`. A field that this server does not have is `None`.
@@ -232,6 +248,8 @@ pub struct Server {
     pub mode: Option<String>,
     /// `role`: master or slave.
     pub role: Option<String>,
+    /// `maxmemory_policy`: what happens when `maxmemory` is reached.
+    pub maxmemory_policy: Option<String>,
     /// `uptime_in_seconds`.
     pub uptime_seconds: Option<u64>,
     /// `used_memory`, in bytes.
@@ -244,6 +262,12 @@ pub struct Server {
     pub blocked_clients: Option<u64>,
     /// `evicted_keys` since the server started.
     pub evicted_keys: Option<u64>,
+    /// `aof_last_write_status`: whether the append-only file could be written last time.
+    pub aof_last_write_ok: Option<bool>,
+    /// `rdb_last_bgsave_status`: whether the last snapshot could be written.
+    pub rdb_last_bgsave_ok: Option<bool>,
+    /// `errorstat_*`: how often each error was answered since the server started, by its first word. Since 6.2.
+    pub errors: BTreeMap<String, u64>,
 }
 
 #[cfg(test)]

@@ -1,53 +1,116 @@
-//! What is asked of Redis in one collection, and in what order.
+//! One collection: what is sent to Redis, in what order, and what becomes of it where Redis does not answer.
 //!
-//! It has no deadline: dropping [`Source::collect`]'s future ends the collection and closes the connection, with
-//! whatever is still under way on it. Two round trips at the most for up to a thousand streams; a pattern takes those of
-//! its `SCAN` before:
+//! 1. `TIME`, and `INFO` if wanted; `HELLO` once a connection.
+//! 2. `XINFO STREAM` and `XINFO GROUPS` of every stream that is named or was found before ([`super::streams`]); at the
+//!    same time the look-up of patterns goes on ([`super::discovery`]), and what it finds new is asked too.
+//! 3. What is pending, and what waits in the middle of a stream ([`super::groups`]).
 //!
-//! 1. `TIME`, `INFO` if wanted, and for every stream `XINFO STREAM` and `XINFO GROUPS`;
-//! 2. only where there is something to ask: `XPENDING` for a group with something pending, and for a group that stands
-//!    in the middle of its stream the count of what waits, with `XINFO STREAM` once more behind it.
-//!
-//! Streams go on living between two questions. What the second round trip counts therefore ends at the id that the
-//! stream had last in the first; and whether something left the stream meanwhile is asked behind the count, since what
-//! was read and deleted would look like what is lost. A server that refuses the count costs a third round trip, once in
-//! a while.
+//! Everything goes into the [`Progress`], which is a snapshot at any moment: a deadline costs only what was not reached.
 
 use std::{
-    collections::BTreeMap,
-    fmt, iter,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use redis::{Cmd, Value};
+use tokio::sync::Mutex;
 
+use super::{
+    commands, connect,
+    connection::Connection,
+    discovery::Discovery,
+    endpoint::Endpoint,
+    errors,
+    groups::{Groups, Scripts, Turns},
+    progress::{KnownStream, Progress, State},
+    replies::{self, Reply},
+    streams::{self, Sizes},
+};
 use crate::{
-    config::{Collect, Config, Groups, Selection},
-    model::backlog::{Position, position},
-    model::error::{Error, Kind},
-    model::snapshot::{Group, Name, Snapshot, Stream, StreamState},
-    redis::commands::{self, Range},
-    redis::connection::{Connection, Node},
-    redis::endpoint::Endpoint,
-    redis::replies::{self, Answer},
+    config::{self, Collect, Selection},
+    model::{
+        backlog::LagTrust,
+        error::{Error, Kind},
+        snapshot::{Name, Snapshot},
+    },
 };
 
-/// The streams of one Redis, ready to be asked about.
-#[derive(Debug)]
-pub struct Source {
-    endpoint: Endpoint,
-    selection: Selection,
-    collect: Collect,
-    /// The connection of the last collection that went well.
-    kept: Mutex<Option<Connection>>,
+/// How long a page waits for the look-up of patterns.
+const LOOK_UP_BEFORE_PAGE: Duration = Duration::from_millis(50);
+/// How long a look-up that has not come to its end goes on behind the page, and how much of that time it works.
+const LOOK_UP_AFTER_PAGE: Duration = Duration::from_secs(4);
+const LOOK_UP_SLICE: Duration = Duration::from_millis(10);
+
+/// How often another node of a Cluster is asked for the time.
+const TIME_RETRIES: usize = 3;
+
+/// Connections that a collection may make.
+const CONNECTS: usize = 3;
+
+/// Why a collection ends early.
+pub(super) enum Stop {
+    /// Redis as a whole refuses: it is loading, busy with a script, or wants a password.
+    Refused(Error),
+    /// There is no connection, or it broke.
+    Lost(Error),
 }
 
-impl Source {
-    /// Connects to nothing yet: Redis may come later than we do.
+impl Stop {
+    /// What a reply says; where there is none, the reason is noted, or ends the collection if it concerns all of Redis.
+    pub(super) fn note<T>(
+        reply: Reply<T>,
+        command: impl fmt::Display,
+        failures: &mut Vec<Error>,
+    ) -> Result<Option<T>, Self> {
+        match reply {
+            Reply::Done(fact) => Ok(Some(fact)),
+            Reply::Gone => Ok(None),
+            Reply::Failed(error) if error.is_about_the_server() => Err(Self::Refused(error)),
+            Reply::Failed(error) => {
+                failures.push(error.context(command));
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Collects from one Redis, one collection at a time.
+pub struct Collector {
+    endpoint: Endpoint,
+    selection: Selection,
+    options: Collect,
+    kept: Arc<Mutex<Kept>>,
+    /// Collections that want to begin: the look-up behind the last page lets them.
+    beginning: Arc<AtomicUsize>,
+}
+
+/// What is kept from one collection to the next. None of it is shown on a page.
+struct Kept {
+    connection: Option<Connection>,
+    trust: LagTrust,
+    sizes: Sizes,
+    discovery: Discovery,
+    turns: Turns,
+    scripts: Scripts,
+}
+
+impl Collector {
+    /// Connects to nothing yet: Redis may start later.
     #[must_use]
-    pub fn new(config: Config) -> Self {
-        let Config { endpoint, selection, collect, .. } = config;
-        Self { endpoint, selection, collect, kept: Mutex::new(None) }
+    pub fn new(endpoint: Endpoint, selection: Selection, options: Collect) -> Self {
+        let kept = Kept {
+            connection: None,
+            trust: LagTrust::Never,
+            sizes: Sizes::default(),
+            discovery: Discovery::new(&selection.patterns),
+            turns: Turns::default(),
+            scripts: Scripts::default(),
+        };
+        Self { endpoint, selection, options, kept: Arc::new(Mutex::new(kept)), beginning: Arc::default() }
     }
 
     /// Where Redis is, without secrets.
@@ -56,288 +119,219 @@ impl Source {
         &self.endpoint
     }
 
-    /// Asks everything once.
+    /// Collects once. Ends after this time with what is known then, and early when it is no longer wanted.
     ///
     /// # Errors
-    /// When Redis as a whole cannot be asked: it is not there, refuses us, or is loading. What goes wrong with one
-    /// stream is a fact about that stream.
-    pub async fn collect(&self) -> Result<Snapshot, Error> {
-        let kept = self.kept().take();
-        if let Some(connection) = kept {
-            match self.collect_over(connection).await {
-                // Redis may have been restarted since the last scrape, or the password changed: only a new connection
-                // can tell what it is like now.
-                Err(error) if matches!(error.kind(), Kind::Connect | Kind::Auth) => {}
-                outcome => return outcome,
+    /// When Redis did not answer at all, or refuses as a whole. What goes wrong with one stream is a fact about that
+    /// stream.
+    pub async fn collect(
+        &self,
+        limit: Duration,
+        progress: &Progress,
+        wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Snapshot, Error> {
+        let ended = tokio::time::timeout(limit, self.run(progress, wanted)).await;
+        match ended {
+            Ok(Ok(())) if progress.lock().answered || !wanted() => Ok(progress.complete()),
+            Ok(Ok(())) => Err(Error::new(Kind::Connect, format!("no node of {} can be reached", self.endpoint))),
+            Ok(Err(Stop::Refused(error))) => Err(error),
+            Ok(Err(Stop::Lost(error))) => progress.partial(error.clone()).ok_or(error),
+            Err(_) => {
+                let message = format!("no complete reply from {} within {limit:?}", self.endpoint);
+                let error = Error::new(Kind::Timeout, message);
+                progress.partial(error.clone()).ok_or(error)
             }
         }
-        self.collect_over(self.endpoint.connect().await?).await
     }
 
-    async fn collect_over(&self, connection: Connection) -> Result<Snapshot, Error> {
-        let mut snapshot = Snapshot::default();
-        let chosen = self.choose(&connection, &mut snapshot).await?;
-        self.ask_about_streams(&connection, &chosen, &mut snapshot).await?;
-        let mut questions = self.questions_about_groups(&connection, &snapshot);
-        while !questions.is_empty() {
-            questions = ask_about_groups(&connection, questions, &mut snapshot).await?;
-        }
-        *self.kept() = Some(connection);
-        Ok(snapshot)
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The streams that are named and those that are found, each once.
-    async fn choose(&self, connection: &Connection, snapshot: &mut Snapshot) -> Result<BTreeMap<Name, Groups>, Error> {
-        let mut chosen = self.selection.exact.clone();
-        if self.selection.patterns.is_empty() {
-            return Ok(chosen);
-        }
-        for node in connection.nodes().await? {
-            for (pattern, groups) in &self.selection.patterns {
-                for key in scan(connection, &node, pattern, &mut snapshot.refused).await? {
-                    chosen.entry(key).or_default().merge(groups);
+    /// Repeats the commands over a new connection where the old one turns out to be broken. A restarted Redis, a changed
+    /// password or a closed connection is noticed only then.
+    async fn run(&self, progress: &Progress, wanted: &(dyn Fn() -> bool + Sync)) -> Result<(), Stop> {
+        let mut kept = {
+            let _beginning = Beginning::new(&self.beginning);
+            self.kept.lock().await
+        };
+        let mut connects = 0;
+        loop {
+            let (connection, is_new) = if let Some(connection) = kept.connection.take() {
+                (connection, false)
+            } else {
+                connects += 1;
+                (connect::connect(&self.endpoint).await.map_err(Stop::Lost)?, true)
+            };
+            match self.steps(&connection, is_new, &mut kept, progress, wanted).await {
+                Ok(()) => {
+                    kept.connection = Some(connection);
+                    self.finish_look_up(&kept);
+                    return Ok(());
                 }
+                Err(Stop::Refused(error)) if error.kind() == Kind::Auth && !is_new => {}
+                // A new connection that breaks on a reply of insane size is replaced: its stream is asked otherwise then.
+                Err(Stop::Lost(error)) if connects < CONNECTS && (!is_new || error.kind() == Kind::Protocol) => {}
+                Err(Stop::Refused(error)) => {
+                    // The connection works; what it says may change.
+                    kept.connection = (error.kind() != Kind::Auth).then_some(connection);
+                    return Err(Stop::Refused(error));
+                }
+                Err(stop) => return Err(stop),
             }
         }
-        Ok(chosen)
     }
 
-    async fn ask_about_streams(
+    async fn steps(
         &self,
         connection: &Connection,
-        chosen: &BTreeMap<Name, Groups>,
-        snapshot: &mut Snapshot,
-    ) -> Result<(), Error> {
-        // A Cluster has no one server to ask about.
-        let ask_server = self.collect.server && !self.endpoint.is_cluster();
-        let about_server = iter::once(commands::time()).chain(ask_server.then(commands::info));
-        let about_streams = chosen.keys().flat_map(|key| [commands::stream(key), commands::groups(key)]);
-        let mut replies = connection.ask(about_server.chain(about_streams));
-
-        let clock = Answer::read(replies.next().await?, replies::clock);
-        snapshot.clock = keep(clock, "TIME", &mut snapshot.refused)?;
-        if ask_server {
-            let server = Answer::read(replies.next().await?, replies::server);
-            snapshot.server = keep(server, "INFO", &mut snapshot.refused)?;
+        is_new: bool,
+        kept: &mut Kept,
+        progress: &Progress,
+        wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Stop> {
+        let began = Instant::now();
+        let Kept { trust, sizes, discovery, turns, scripts, .. } = kept;
+        let named = self.expect(discovery.known(), progress);
+        let (server, streams, found) = tokio::join!(
+            self.server(connection, is_new.then_some(&mut *trust), progress),
+            streams::collect(connection, named, sizes, progress, wanted),
+            discovery.advance(connection, began + LOOK_UP_BEFORE_PAGE, progress),
+        );
+        server.and(streams).and(found)?;
+        progress.lock().trust = *trust;
+        let new = self.expect(discovery.known(), progress);
+        if !new.is_empty() {
+            streams::collect(connection, new, sizes, progress, wanted).await?;
         }
-        for (key, wanted) in chosen {
-            let stream = Answer::read(replies.next().await?, replies::stream);
-            let groups = Answer::read(replies.next().await?, replies::groups);
-            let state = stream_state(stream, groups, wanted)?;
-            // One that was only found, and has gone since, is none of ours any more.
-            if !matches!(state, StreamState::Missing { .. }) || self.selection.exact.contains_key(key) {
-                snapshot.streams.insert(key.clone(), state);
+        discovery.forget(&Self::gone(progress));
+        progress.lock().patterns = discovery.matches();
+        Groups { options: &self.options, sizes, turns, scripts }.collect(connection, progress, wanted).await?;
+        let known = progress.lock();
+        sizes.keep(|key| known.streams.contains_key(key));
+        Ok(())
+    }
+
+    /// Redis's clock and the server itself.
+    async fn server(
+        &self,
+        connection: &Connection,
+        trust: Option<&mut LagTrust>,
+        progress: &Progress,
+    ) -> Result<(), Stop> {
+        // Of a Cluster, no one server can speak for all.
+        let ask_server = self.options.server && !self.endpoint.is_cluster();
+        let mut commands = vec![commands::time()];
+        commands.extend(ask_server.then(commands::info));
+        let (replies, lag_trust) = tokio::join!(connection.send(&commands), async {
+            match trust {
+                Some(trust) => connection.lag_trust().await.map(|found| *trust = found),
+                None => Ok(()),
             }
+        });
+        let mut replies = replies.map_err(Stop::Lost)?;
+        lag_trust.map_err(Stop::Lost)?;
+        // A Cluster sends TIME to any node, which may be one that is down.
+        for _ in 0..TIME_RETRIES {
+            if let Some(time) = replies.first_mut().filter(|time| !errors::is_reply(time)) {
+                *time = connection.send(&commands[..1]).await.map_err(Stop::Lost)?.swap_remove(0);
+            }
+        }
+        let answered = replies.iter().any(errors::is_reply);
+        let mut replies = replies.into_iter();
+        let mut known = progress.lock();
+        known.answered |= answered;
+        if let Some(reply) = replies.next() {
+            known.clock = Stop::note(Reply::read(reply, replies::clock), "TIME", &mut known.failures)?;
+        }
+        if let Some(reply) = replies.next() {
+            known.server = Stop::note(Reply::read(reply, replies::server), "INFO", &mut known.failures)?;
         }
         Ok(())
     }
 
-    /// What is left to ask about the groups that were found.
-    fn questions_about_groups(&self, connection: &Connection, snapshot: &Snapshot) -> Vec<Question> {
-        let mut questions = Vec::new();
-        for (key, state) in &snapshot.streams {
-            let StreamState::Found(stream) = state else { continue };
-            for (name, group) in &stream.groups {
-                let about = |what| Question { key: key.clone(), group: name.clone(), what };
-                questions.extend(self.about_pending(group).into_iter().flatten().map(about));
-                questions.extend(self.about_backlog(connection, stream, group).into_iter().flatten().map(about));
+    /// Notes which streams are asked, and gives those of which nothing is known yet: the named ones first.
+    fn expect<'a>(
+        &self,
+        found: impl Iterator<Item = (&'a Name, &'a config::Groups)>,
+        progress: &Progress,
+    ) -> Vec<Name> {
+        let mut known = progress.lock();
+        let mut found_groups = BTreeMap::<&Name, config::Groups>::new();
+        for (key, groups) in found {
+            found_groups.entry(key).or_default().merge(groups);
+        }
+        let named = self.selection.exact.iter().map(|(key, groups)| (key, groups, true));
+        let found = found_groups.iter().map(|(key, groups)| (*key, groups, false));
+        let mut open = Vec::new();
+        for (key, groups, named) in named.chain(found) {
+            let stream = known.streams.entry(key.clone()).or_insert_with(|| KnownStream {
+                wanted: config::Groups::default(),
+                named,
+                state: State::Unknown,
+            });
+            stream.wanted.merge(groups);
+            if matches!(stream.state, State::Unknown) && !open.contains(key) {
+                open.push(key.clone());
             }
         }
-        questions
+        open
     }
 
-    fn about_pending(&self, group: &Group) -> [Option<What>; 2] {
-        if group.pending == 0 {
-            return [None, None];
-        }
-        [Some(What::Pending), self.collect.consumers_max.map(|max| What::Consumers { max })]
-    }
-
-    fn about_backlog(&self, connection: &Connection, stream: &Stream, group: &Group) -> [Option<What>; 2] {
-        let after = group.last_delivered.next();
-        let (Position::Between, Some(from)) = (position(stream, group.last_delivered), after) else {
-            return [None, None];
+    /// Streams that were found by a pattern and are not there, or no longer streams.
+    fn gone(progress: &Progress) -> BTreeSet<Name> {
+        let mut known = progress.lock();
+        let is_gone = |stream: &KnownStream| match &stream.state {
+            State::Missing => !stream.named,
+            State::Failed { exists, .. } => !stream.named && *exists == Some(false),
+            State::Unknown | State::Found(_) => false,
         };
-        let waiting = Range { from, to: stream.last_generated };
-        let max = self.collect.undelivered_max;
-        if max == 0 || !connection.may_count() {
-            return [Some(What::Oldest { waiting }), None];
-        }
-        // EVAL_RO came with 7.0, and so did entries-added. Before, no counter tells what left the stream.
-        let has_eval_ro = stream.entries_added.is_some();
-        [Some(What::Count { waiting, max, has_eval_ro }), removed(stream).map(|before| What::Disturbed { before })]
-    }
-}
-
-/// How many entries ever left the stream, where that is counted.
-fn removed(stream: &Stream) -> Option<u64> {
-    stream.entries_added?.checked_sub(stream.length)
-}
-
-/// A question about one group.
-#[derive(Clone, Debug)]
-struct Question {
-    key: Name,
-    group: Name,
-    what: What,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum What {
-    Pending,
-    Consumers {
-        max: usize,
-    },
-    Count {
-        waiting: Range,
-        max: u32,
-        has_eval_ro: bool,
-    },
-    Oldest {
-        waiting: Range,
-    },
-    /// Asked behind the count: has anything left the stream since it was asked first?
-    Disturbed {
-        before: u64,
-    },
-}
-
-impl Question {
-    fn command(&self) -> Cmd {
-        match self.what {
-            What::Pending => commands::pending(&self.key, &self.group),
-            What::Consumers { .. } => commands::consumers(&self.key, &self.group),
-            What::Count { waiting, max, has_eval_ro } => commands::count(&self.key, waiting, max, has_eval_ro),
-            What::Oldest { waiting } => commands::oldest(&self.key, waiting),
-            What::Disturbed { .. } => commands::stream(&self.key),
-        }
+        let gone: BTreeSet<_> =
+            known.streams.iter().filter(|(_, stream)| is_gone(stream)).map(|(key, _)| key.clone()).collect();
+        known.streams.retain(|key, _| !gone.contains(key));
+        gone
     }
 
-    /// Puts the answer where it belongs.
-    fn answer(&self, reply: Value, group: &mut Group) -> Answer<()> {
-        match self.what {
-            What::Pending => Answer::read(reply, replies::pending).map(|(count, summary)| {
-                group.pending = count;
-                group.pending_summary = summary;
-            }),
-            What::Consumers { max } => {
-                Answer::read(reply, |reply| replies::busy_consumers(reply, max)).map(|busy| group.busy_consumers = busy)
-            }
-            What::Count { max, .. } => {
-                Answer::read(reply, |reply| replies::counted(reply, max)).map(|counted| group.counted = Some(counted))
-            }
-            What::Oldest { .. } => Answer::read(reply, replies::oldest).map(|oldest| group.counted = Some(oldest)),
-            What::Disturbed { before } => Answer::read(reply, replies::stream).map(|stream| {
-                if let Some(counted) = &mut group.counted {
-                    counted.undisturbed = removed(&stream) == Some(before);
+    /// A look-up that has not come to its end goes on for a while behind the page, until another collection begins. It
+    /// works half of the time, in short slices.
+    fn finish_look_up(&self, kept: &Kept) {
+        let Some(connection) = kept.connection.clone().filter(|_| kept.discovery.is_walking()) else { return };
+        let (kept, beginning) = (Arc::downgrade(&self.kept), Arc::clone(&self.beginning));
+        let until = Instant::now() + LOOK_UP_AFTER_PAGE;
+        tokio::spawn(async move {
+            while Instant::now() < until && beginning.load(Ordering::Relaxed) == 0 {
+                let Some(kept) = kept.upgrade() else { return };
+                let mut kept = kept.lock().await;
+                let slice = Instant::now() + LOOK_UP_SLICE;
+                let unseen = Progress::default();
+                let walk = kept.discovery.advance(&connection, slice, &unseen);
+                // An error here is met again by the next collection, which says so.
+                if !matches!(tokio::time::timeout_at(until.into(), walk).await, Ok(Ok(())))
+                    || !kept.discovery.is_walking()
+                {
+                    return;
                 }
-            }),
-        }
+                drop(kept);
+                tokio::time::sleep(LOOK_UP_SLICE).await;
+            }
+        });
     }
 }
 
-impl fmt::Display for Question {
+/// A collection that waits for what is kept.
+struct Beginning<'a>(&'a AtomicUsize);
+
+impl<'a> Beginning<'a> {
+    fn new(beginning: &'a AtomicUsize) -> Self {
+        beginning.fetch_add(1, Ordering::Relaxed);
+        Self(beginning)
+    }
+}
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let command = match self.what {
-            What::Pending => "XPENDING",
-            What::Consumers { .. } => "XINFO CONSUMERS",
-            What::Count { .. } => "counting",
-            What::Oldest { .. } => "XRANGE",
-            What::Disturbed { .. } => "XINFO STREAM",
-        };
-        write!(f, "{command} for group {}", self.group.shown())
+        f.debug_struct("Collector").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
-}
-
-/// Walks all keys of a node once, for the streams among them that match.
-async fn scan(
-    connection: &Connection,
-    node: &Node,
-    pattern: &str,
-    refused: &mut Vec<Error>,
-) -> Result<Vec<Name>, Error> {
-    let (mut found, mut cursor) = (Vec::new(), 0);
-    loop {
-        let reply = connection.ask_node(node, commands::scan(cursor, pattern)).await?;
-        let page = Answer::read(reply, replies::scan_page);
-        let Some((next, keys)) = keep(page, format_args!("SCAN MATCH {pattern}"), refused)? else {
-            return Ok(found);
-        };
-        found.extend(keys);
-        cursor = next;
-        if cursor == 0 {
-            return Ok(found);
-        }
-    }
-}
-
-/// Asks, and returns what has to be asked in another way.
-async fn ask_about_groups(
-    connection: &Connection,
-    questions: Vec<Question>,
-    snapshot: &mut Snapshot,
-) -> Result<Vec<Question>, Error> {
-    let mut again = Vec::new();
-    let mut replies = connection.ask(questions.iter().map(Question::command));
-    for question in &questions {
-        let reply = replies.next().await?;
-        let Some(StreamState::Found(stream)) = snapshot.streams.get_mut(&question.key) else { continue };
-        let Some(group) = stream.groups.get_mut(&question.group) else { continue };
-        match (question.answer(reply, group), question.what) {
-            // No scripts for us, or not this one. Only the number stays unknown: no error at every scrape.
-            (Answer::No(error), What::Count { waiting, .. })
-                if matches!(error.kind(), Kind::Permission | Kind::Other) && !error.is_about_the_server() =>
-            {
-                if error.kind() == Kind::Permission {
-                    connection.stop_counting();
-                }
-                again.push(Question { what: What::Oldest { waiting }, ..question.clone() });
-            }
-            (answer, _) => {
-                keep(answer, question, &mut stream.refused)?;
-            }
-        }
-    }
-    Ok(again)
-}
-
-/// Keeps an answer, or else notes why there is none. An error about the server as a whole ends the collection.
-fn keep<T>(answer: Answer<T>, question: impl fmt::Display, refused: &mut Vec<Error>) -> Result<Option<T>, Error> {
-    match answer {
-        Answer::Yes(fact) => Ok(Some(fact)),
-        Answer::Gone => Ok(None),
-        Answer::No(error) if error.is_about_the_server() => Err(error),
-        Answer::No(error) => {
-            refused.push(error.context(question));
-            Ok(None)
-        }
-    }
-}
-
-/// Puts a stream and its groups together.
-fn stream_state(
-    stream: Answer<Stream>,
-    groups: Answer<Vec<(Name, Group)>>,
-    wanted: &Groups,
-) -> Result<StreamState, Error> {
-    let named = || wanted.named.iter().cloned().collect();
-    let mut stream = match (stream, &groups) {
-        (Answer::Yes(stream), Answer::Yes(_) | Answer::No(_)) => stream,
-        (Answer::Gone, _) | (_, Answer::Gone) => return Ok(StreamState::Missing { groups: named() }),
-        (Answer::No(error), _) if error.is_about_the_server() => return Err(error),
-        (Answer::No(error), _) => {
-            let exists = (error.kind() == Kind::WrongType).then_some(false);
-            return Ok(StreamState::Failed { error: error.context("XINFO STREAM"), exists, groups: named() });
-        }
-    };
-    if let Some(found) = keep(groups, "XINFO GROUPS", &mut stream.refused)? {
-        stream.groups = found.into_iter().filter(|(name, _)| wanted.wants(name)).collect();
-        stream.missing_groups =
-            wanted.named.iter().filter(|name| !stream.groups.contains_key(*name)).cloned().collect();
-    }
-    Ok(StreamState::Found(Box::new(stream)))
 }

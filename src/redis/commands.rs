@@ -1,24 +1,29 @@
-//! Every question that we ask Redis: one function each, and nothing else is ever sent but the login.
-//!
-//! All of them read. What the answers look like is in [`crate::redis::replies`].
+//! Every command that is sent to Redis but the login: one function each. All of them only read. Their replies are read in
+//! [`super::replies`].
+
+use std::sync::LazyLock;
 
 use redis::{Cmd, cmd};
 
 use crate::model::snapshot::{Name, StreamId};
 
-/// Counts on the server, so that no payload travels. `KEYS[1]`: the stream; `ARGV`: first id, last id, most entries.
-const COUNT_SCRIPT: &str = "local e = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3]) \
-                            return {#e, e[1] and e[1][1] or false}";
+/// Reads a stream, its groups and its counts at one moment, so that no payload travels. Comments and indentation are
+/// left out: the script is sent with every use.
+static MOMENT_SCRIPT: LazyLock<String> = LazyLock::new(|| {
+    let lines = include_str!("moment.lua").lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with("--")).collect::<Vec<_>>().join("\n")
+});
 
-/// How many keys Redis looks at in one step of a `SCAN`.
-const SCAN_STEP: u32 = 1000;
-
-/// A range of ids, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Range {
-    pub(crate) from: StreamId,
-    pub(crate) to: StreamId,
+/// How long the script is.
+pub(crate) fn script_bytes() -> usize {
+    MOMENT_SCRIPT.len()
 }
+
+/// Bytes of entries after which the script stops counting. 1 MiB takes Redis 2 to 5 ms.
+pub(crate) const COUNTED_BYTES: usize = 1 << 20;
+
+/// Groups of one stream up to which the script is used: Lua takes about 20 us for each.
+pub(crate) const GROUPS_IN_SCRIPT: u64 = 100;
 
 /// Redis's clock.
 pub(crate) fn time() -> Cmd {
@@ -30,10 +35,15 @@ pub(crate) fn info() -> Cmd {
     cmd("INFO")
 }
 
-/// One step of the walk over all keys, for the streams among them.
-pub(crate) fn scan(cursor: u64, pattern: &str) -> Cmd {
+/// Which server this is. It needs no right.
+pub(crate) fn hello() -> Cmd {
+    cmd("HELLO")
+}
+
+/// One step of the walk over all keys, about `count` of them, for the streams among them that match.
+pub(crate) fn scan(cursor: u64, pattern: &str, count: u32) -> Cmd {
     let mut scan = cmd("SCAN");
-    scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_STEP).arg("TYPE").arg("stream");
+    scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count).arg("TYPE").arg("stream");
     scan
 }
 
@@ -54,8 +64,13 @@ pub(crate) fn groups(key: &Name) -> Cmd {
     about("XINFO", &[b"GROUPS", key.as_bytes()])
 }
 
-/// What is pending in a group, in summary. Walks the group's consumers if anything is.
-pub(crate) fn pending(key: &Name, group: &Name) -> Cmd {
+/// The lowest pending entry of a group, in constant time.
+pub(crate) fn oldest_pending(key: &Name, group: &Name) -> Cmd {
+    about("XPENDING", &[key.as_bytes(), group.as_bytes(), b"-", b"+", b"1"])
+}
+
+/// What is pending in a group, in summary. Redis walks all consumers of the group if anything is.
+pub(crate) fn pending_summary(key: &Name, group: &Name) -> Cmd {
     about("XPENDING", &[key.as_bytes(), group.as_bytes()])
 }
 
@@ -64,20 +79,21 @@ pub(crate) fn consumers(key: &Name, group: &Name) -> Cmd {
     about("XINFO", &[b"CONSUMERS", key.as_bytes(), group.as_bytes()])
 }
 
-/// How many entries a range has, up to one more than `max`, and its first. `EVAL_RO` exists from 7.0.
-pub(crate) fn count(key: &Name, range: Range, max: u32, has_eval_ro: bool) -> Cmd {
-    let mut count = cmd(if has_eval_ro { "EVAL_RO" } else { "EVAL" });
-    count.arg(COUNT_SCRIPT).arg(1).arg(key.as_bytes()).arg(range.from.to_string()).arg(range.to.to_string());
-    // One more tells "as many as may be counted" from "more".
-    count.arg(u64::from(max) + 1);
-    count
+/// A stream, its groups and its counts, at one moment. `EVAL_RO` exists from 7.0. `turn` chooses the group whose oldest
+/// entry is looked up first where the counting stops early.
+pub(crate) fn moment(key: &Name, max: u32, turn: u64, has_eval_ro: bool) -> Cmd {
+    let mut moment = cmd(if has_eval_ro { "EVAL_RO" } else { "EVAL" });
+    moment.arg(MOMENT_SCRIPT.as_str()).arg(1).arg(key.as_bytes());
+    moment.arg(max).arg(COUNTED_BYTES).arg(turn).arg(GROUPS_IN_SCRIPT);
+    moment
 }
 
-/// The first entry of a range.
-pub(crate) fn oldest(key: &Name, range: Range) -> Cmd {
-    let mut oldest = cmd("XRANGE");
-    oldest.arg(key.as_bytes()).arg(range.from.to_string()).arg(range.to.to_string()).arg("COUNT").arg(1);
-    oldest
+/// The first entry above an id.
+pub(crate) fn first_entry_after(key: &Name, id: StreamId) -> Cmd {
+    let mut first = cmd("XRANGE");
+    let from = id.next().map_or_else(|| "+".to_owned(), |next| next.to_string());
+    first.arg(key.as_bytes()).arg(from).arg("+").arg("COUNT").arg(1);
+    first
 }
 
 fn about(command: &str, args: &[&[u8]]) -> Cmd {

@@ -1,6 +1,6 @@
 //! Errors of the redis crate, and those that Redis answers, as kinds.
 
-use redis::{ErrorKind, ServerErrorKind};
+use redis::{ErrorKind, ServerError, ServerErrorKind, Value};
 
 use crate::model::error::{Error, Kind};
 
@@ -20,6 +20,7 @@ impl From<redis::RedisError> for Error {
             _ => match error.code() {
                 Some("NOAUTH" | "WRONGPASS") => Kind::Auth,
                 Some("WRONGTYPE") => Kind::WrongType,
+                Some(UNREACHABLE) => return Self::of_one_stream(Kind::Connect, error.detail().unwrap_or_default()),
                 _ => Kind::Other,
             },
         };
@@ -32,4 +33,18 @@ impl From<redis::ServerError> for Error {
     fn from(error: redis::ServerError) -> Self {
         redis::RedisError::from(error).into()
     }
+}
+
+/// The code of a reply that stands for none, since a node of a Cluster could not be reached.
+const UNREACHABLE: &str = "UNREACHABLE";
+
+/// What stands for the reply of a node that could not be reached.
+pub(super) fn unreachable(error: &Error) -> Value {
+    let error = redis::make_extension_error(UNREACHABLE.to_owned(), Some(error.to_string()));
+    ServerError::try_from(error).map_or(Value::Nil, Value::ServerError)
+}
+
+/// Did a server answer this?
+pub(super) fn is_reply(value: &Value) -> bool {
+    !matches!(value, Value::ServerError(error) if error.code() == UNREACHABLE)
 }

@@ -1,9 +1,21 @@
-//! Redis: where it is, the commands that are sent, and what their replies say. Nothing outside this folder knows the
-//! redis crate.
+//! Redis: where it is, the commands that are sent, what their replies say, and what one collection does with them.
+//! Nothing outside this folder knows the redis crate.
+//!
+//! ```text
+//! collect -> discovery, streams, groups -> connection, commands, replies
+//!        \-> progress -> Snapshot
+//! ```
 
 pub mod collect;
-pub mod commands;
-pub mod connection;
+mod commands;
+mod connect;
+mod connection;
+mod discovery;
 pub mod endpoint;
 mod errors;
-pub mod replies;
+mod framing;
+mod groups;
+pub mod progress;
+mod replies;
+mod streams;
+mod tls;

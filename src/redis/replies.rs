@@ -1,66 +1,53 @@
-//! Redis values into plain facts, strictly.
+//! Redis's replies into plain facts: one pure function for each kind of reply.
 //!
-//! One pure function for each kind of reply. A field that we don't know is passed over; one that we need and that is
-//! missing, or has another shape, is an error of the kind `protocol`: never a panic, never a made-up number. We read
-//! `redis::Value` ourselves, since redis-rs's typed replies refuse names that are not UTF-8 and a negative lag.
+//! An unknown field is passed over. A field that is needed and missing, or of another shape, is an error of the kind
+//! `protocol`. redis-rs's own typed replies are not used, since they refuse names that are not UTF-8 and a negative lag.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use redis::Value;
 
-use crate::{
-    model::error::{Error, Kind},
-    model::snapshot::{Clock, Consumer, Counted, Group, Name, PendingSummary, Server, Stream, StreamId},
+use crate::model::{
+    backlog::{Count, LagTrust},
+    error::{Error, Kind},
+    snapshot::{Clock, GroupFacts, Name, OldestPending, Server, StreamFacts, StreamId},
 };
 
-/// What became of one question.
+/// What became of one command.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Answer<T> {
-    /// It was answered.
-    Yes(T),
-    /// The key or group that it was about is not there.
+pub(crate) enum Reply<T> {
+    /// Redis carried it out.
+    Done(T),
+    /// The key or group that it names is not there.
     Gone,
-    /// Redis refused it, or its answer cannot be read.
-    No(Error),
+    /// Redis refused it, or the reply cannot be read.
+    Failed(Error),
 }
 
-impl<T> Answer<T> {
+impl<T> Reply<T> {
     /// Reads a reply with one of the functions below.
-    pub fn read(reply: Value, read: impl FnOnce(Value) -> Result<T, Error>) -> Self {
+    pub(crate) fn read(reply: Value, read: impl FnOnce(Value) -> Result<T, Error>) -> Self {
         match reply {
             Value::ServerError(error) => match (error.code(), error.details()) {
-                ("ERR", Some("no such key")) | ("NOGROUP", _) => Self::Gone,
-                _ => Self::No(error.into()),
+                // A script says it with its own name behind.
+                ("ERR", Some(details)) if details.contains("no such key") => Self::Gone,
+                ("NOGROUP", _) => Self::Gone,
+                _ => Self::Failed(error.into()),
             },
-            reply => read(reply).map_or_else(Self::No, Self::Yes),
-        }
-    }
-
-    /// The same answer, made into something else.
-    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Answer<U> {
-        match self {
-            Self::Yes(fact) => Answer::Yes(map(fact)),
-            Self::Gone => Answer::Gone,
-            Self::No(error) => Answer::No(error),
+            reply => read(reply).map_or_else(Self::Failed, Self::Done),
         }
     }
 }
 
 /// `TIME`: seconds and microseconds.
-///
-/// # Errors
-/// Kind `protocol`, as everywhere in this room.
-pub fn clock(reply: Value) -> Result<Clock, Error> {
+pub(crate) fn clock(reply: Value) -> Result<Clock, Error> {
     let [seconds, micros] = items(reply)?;
     let ms = number(seconds)?.checked_mul(1000).and_then(|ms| ms.checked_add(number(micros).ok()? / 1000));
     ms.map(|ms| Clock { ms }).ok_or_else(|| Error::protocol("a time"))
 }
 
 /// `INFO`: lines of `field:value`.
-///
-/// # Errors
-/// Kind `protocol` where it is no text, or one of our fields is no number.
-pub fn server(reply: Value) -> Result<Server, Error> {
+pub(crate) fn server(reply: Value) -> Result<Server, Error> {
     let text = match reply {
         Value::VerbatimString { text, .. } => text,
         reply => String::from_utf8_lossy(&bytes(reply)?).into_owned(),
@@ -75,30 +62,28 @@ pub fn server(reply: Value) -> Result<Server, Error> {
         valkey_version: text_of("valkey_version"),
         mode: text_of("redis_mode").or_else(|| text_of("server_mode")),
         role: text_of("role"),
+        maxmemory_policy: text_of("maxmemory_policy"),
         uptime_seconds: number_of("uptime_in_seconds")?,
         used_memory_bytes: number_of("used_memory")?,
         max_memory_bytes: number_of("maxmemory")?,
         connected_clients: number_of("connected_clients")?,
         blocked_clients: number_of("blocked_clients")?,
         evicted_keys: number_of("evicted_keys")?,
+        aof_last_write_ok: field("aof_last_write_status").map(|status| status == "ok"),
+        rdb_last_bgsave_ok: field("rdb_last_bgsave_status").map(|status| status == "ok"),
+        errors: text.lines().filter_map(error_count).collect(),
     })
 }
 
 /// `SCAN`: the cursor for the next page, 0 after the last one, and the keys of this page.
-///
-/// # Errors
-/// Kind `protocol`.
-pub fn scan_page(reply: Value) -> Result<(u64, Vec<Name>), Error> {
+pub(crate) fn scan_page(reply: Value) -> Result<(u64, Vec<Name>), Error> {
     let [cursor, keys] = items(reply)?;
     let keys = list(keys)?.into_iter().map(name).collect::<Result<_, _>>()?;
     Ok((number(cursor)?, keys))
 }
 
 /// `CLUSTER SLOTS`: the masters' addresses, each once.
-///
-/// # Errors
-/// Kind `protocol`.
-pub fn cluster_masters(reply: Value) -> Result<BTreeSet<(String, u16)>, Error> {
+pub(crate) fn cluster_masters(reply: Value) -> Result<BTreeSet<(String, u16)>, Error> {
     let master = |range: Value| {
         // First and last slot, then the master, then its replicas.
         let node =
@@ -114,46 +99,79 @@ pub fn cluster_masters(reply: Value) -> Result<BTreeSet<(String, u16)>, Error> {
     list(reply)?.into_iter().map(master).collect()
 }
 
-/// `XINFO STREAM`, without the groups, which are another question.
-///
-/// # Errors
-/// Kind `protocol`.
-pub fn stream(reply: Value) -> Result<Stream, Error> {
-    let (mut length, mut groups, mut last_generated) = (None, None, None);
-    let (mut entries_added, mut first, mut last) = (None, None, None);
+/// A line of `INFO errorstats`: `errorstat_OOM:count=2752`.
+fn error_count(line: &str) -> Option<(String, u64)> {
+    let (error, count) = line.trim_end().strip_prefix("errorstat_")?.split_once(":count=")?;
+    Some((error.to_owned(), count.parse().ok()?))
+}
+
+/// `HELLO`: for which groups this server's lag is exact, by its name and version.
+pub(crate) fn lag_trust(reply: Value) -> Result<LagTrust, Error> {
+    let (mut server, mut version) = (Vec::new(), Vec::new());
     for (field, value) in fields(reply)? {
         match field.as_slice() {
-            b"length" => length = Some(number(value)?),
-            b"groups" => groups = Some(number(value)?),
-            b"last-generated-id" => last_generated = Some(id(value)?),
-            b"entries-added" => entries_added = Some(number(value)?),
-            b"first-entry" => first = entry_id(value)?,
-            b"last-entry" => last = entry_id(value)?,
+            b"server" => server = bytes(value)?,
+            b"version" => version = bytes(value)?,
             _ => {}
         }
     }
-    Ok(Stream {
+    let version = String::from_utf8_lossy(&version).into_owned();
+    let mut numbers = version.split('.').map_while(|number| number.parse::<u64>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    Ok(match server.as_slice() {
+        b"redis" if version >= (8, 0) => LagTrust::Always,
+        b"valkey" if version >= (8, 1) => LagTrust::Between,
+        _ => LagTrust::Never,
+    })
+}
+
+/// `XINFO STREAM` without its groups, and how many bytes its two entries have.
+pub(crate) fn stream(reply: Value) -> Result<(StreamFacts, usize), Error> {
+    let (mut length, mut group_count, mut last_generated) = (None, None, None);
+    let (mut entries_added, mut first, mut last, mut payload) = (None, None, None, 0);
+    for (field, value) in fields(reply)? {
+        match field.as_slice() {
+            b"length" => length = Some(number(value)?),
+            b"groups" => group_count = Some(number(value)?),
+            b"last-generated-id" => last_generated = Some(id(value)?),
+            b"entries-added" => entries_added = Some(number(value)?),
+            b"first-entry" => {
+                payload += size(&value);
+                first = entry_id(value)?;
+            }
+            b"last-entry" => {
+                payload += size(&value);
+                last = entry_id(value)?;
+            }
+            _ => {}
+        }
+    }
+    let facts = StreamFacts {
         length: need(length, "length")?,
-        group_count: need(groups, "groups")?,
+        group_count: need(group_count, "groups")?,
         last_generated: need(last_generated, "last-generated-id")?,
         entries_added,
         first,
         last,
-        groups: BTreeMap::new(),
-        missing_groups: Vec::new(),
-        refused: Vec::new(),
-    })
+    };
+    Ok((facts, payload))
+}
+
+/// The bytes of the strings in a value.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::BulkString(bytes) => bytes.len(),
+        Value::Array(values) => values.iter().map(size).sum(),
+        _ => 0,
+    }
 }
 
 /// `XINFO GROUPS`.
-///
-/// # Errors
-/// Kind `protocol`.
-pub fn groups(reply: Value) -> Result<Vec<(Name, Group)>, Error> {
+pub(crate) fn groups(reply: Value) -> Result<Vec<(Name, GroupFacts)>, Error> {
     list(reply)?.into_iter().map(group).collect()
 }
 
-fn group(reply: Value) -> Result<(Name, Group), Error> {
+fn group(reply: Value) -> Result<(Name, GroupFacts), Error> {
     let (mut group_name, mut consumers, mut pending, mut last_delivered) = (None, None, None, None);
     let (mut entries_read, mut lag) = (None, None);
     for (field, value) in fields(reply)? {
@@ -167,87 +185,107 @@ fn group(reply: Value) -> Result<(Name, Group), Error> {
             _ => {}
         }
     }
-    let group = Group {
+    let facts = GroupFacts {
         consumers: need(consumers, "consumers")?,
+        pending: need(pending, "pending")?,
         last_delivered: need(last_delivered, "last-delivered-id")?,
         entries_read,
         lag,
-        pending: need(pending, "pending")?,
-        pending_summary: None,
-        counted: None,
-        busy_consumers: Vec::new(),
     };
-    Ok((need(group_name, "name")?, group))
+    Ok((need(group_name, "name")?, facts))
 }
 
-/// The summary form of `XPENDING`: how many, and more about them where there are any.
-///
-/// # Errors
-/// Kind `protocol`.
-pub fn pending(reply: Value) -> Result<(u64, Option<PendingSummary>), Error> {
-    let [count, oldest, _newest, consumers] = items(reply)?;
-    let count = number(count)?;
-    let summary = match nullable(oldest, id)? {
-        Some(oldest) => Some(PendingSummary { oldest, consumers: list(consumers)?.len() as u64 }),
-        None if count == 0 => None,
-        None => return Err(Error::protocol("a lowest id where something is pending")),
-    };
-    Ok((count, summary))
+/// A stream at one moment, as the script reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Moment {
+    pub(crate) stream: StreamFacts,
+    pub(crate) groups: Vec<(Name, GroupFacts)>,
+    pub(crate) counts: Vec<Count>,
 }
 
-/// Our script's answer: how many it counted, and the first of them. More than `max` is more than it may count. Whether
-/// it was undisturbed is for the next question to say.
-///
-/// # Errors
-/// Kind `protocol`.
-pub fn counted(reply: Value, max: u32) -> Result<Counted, Error> {
-    let [entries, oldest] = items(reply)?;
-    let entries = number(entries)?;
-    let entries_known = (entries <= u64::from(max)).then_some(entries);
-    Ok(Counted { entries: entries_known, oldest: nullable(oldest, id)?, undisturbed: false })
-}
-
-/// `XRANGE ... COUNT 1`: the first entry of a range, and no count.
-///
-/// # Errors
-/// Kind `protocol`.
-pub fn oldest(reply: Value) -> Result<Counted, Error> {
-    let oldest = list(reply)?.into_iter().next().map(entry_id).transpose()?.flatten();
-    Ok(Counted { entries: None, oldest, undisturbed: false })
-}
-
-/// `XINFO CONSUMERS`: those that hold something pending, most first, at most `max` of them.
-///
-/// # Errors
-/// Kind `protocol`.
-pub fn busy_consumers(reply: Value, max: usize) -> Result<Vec<Consumer>, Error> {
-    let mut busy = Vec::new();
-    for reply in list(reply)? {
-        let consumer = consumer(reply)?;
-        if consumer.pending > 0 {
-            busy.push(consumer);
-        }
+/// The script's reply; `None` where the stream has more groups than the script takes.
+pub(crate) fn moment(reply: Value) -> Result<Option<Moment>, Error> {
+    if reply == Value::Nil {
+        return Ok(None);
     }
-    busy.sort_by(|a, b| b.pending.cmp(&a.pending).then_with(|| a.name.cmp(&b.name)));
-    busy.truncate(max);
-    Ok(busy)
+    let [length, entries_added, last_generated, first, last, groups, counts] = items(reply)?;
+    let groups = self::groups(groups)?;
+    let stream = StreamFacts {
+        length: number(length)?,
+        group_count: groups.len() as u64,
+        last_generated: id(last_generated)?,
+        entries_added: nullable(entries_added, integer)?
+            .and_then(|added| u64::try_from(added).ok())
+            .filter(|added| *added < LUA_EXACT),
+        first: nullable(first, id)?,
+        last: nullable(last, id)?,
+    };
+    let counts = list(counts)?.into_iter().map(count).collect::<Result<_, _>>()?;
+    Ok(Some(Moment { stream, groups: groups.into_iter().map(exact_in_lua).collect(), counts }))
 }
 
-fn consumer(reply: Value) -> Result<Consumer, Error> {
-    let (mut consumer_name, mut pending, mut idle) = (None, None, None);
+/// Lua's numbers are exact below this.
+const LUA_EXACT: u64 = 1 << 53;
+
+fn exact_in_lua((name, facts): (Name, GroupFacts)) -> (Name, GroupFacts) {
+    let exact = |counter: &i64| counter.unsigned_abs() < LUA_EXACT;
+    let (entries_read, lag) = (facts.entries_read.filter(exact), facts.lag.filter(exact));
+    (name, GroupFacts { entries_read, lag, ..facts })
+}
+
+fn count(reply: Value) -> Result<Count, Error> {
+    let [after, entries, oldest, complete] = items(reply)?;
+    Ok(Count {
+        after: id(after)?,
+        entries: number(entries)?,
+        oldest: nullable(oldest, id)?,
+        complete: number(complete)? == 1,
+    })
+}
+
+/// The first entry of `XRANGE ... COUNT 1`.
+pub(crate) fn first_entry(reply: Value) -> Result<Option<StreamId>, Error> {
+    Ok(list(reply)?.into_iter().next().map(entry_id).transpose()?.flatten())
+}
+
+/// `XPENDING key group - + 1`: the lowest pending entry. One that no consumer holds has an empty or null name.
+pub(crate) fn oldest_pending(reply: Value) -> Result<Option<OldestPending>, Error> {
+    let Some(entry) = nullable(reply, list)?.and_then(|entries| entries.into_iter().next()) else { return Ok(None) };
+    let [entry_id, consumer, idle, deliveries] = items(entry)?;
+    Ok(Some(OldestPending {
+        id: id(entry_id)?,
+        consumer: nullable(consumer, name)?.unwrap_or_else(|| "".into()),
+        // XCLAIM may set the time of the last delivery to one that is still to come.
+        idle_ms: u64::try_from(integer(idle)?).unwrap_or(0),
+        deliveries: number(deliveries)?,
+    }))
+}
+
+/// The summary form of `XPENDING`: each consumer that holds something, and how much.
+pub(crate) fn pending_consumers(reply: Value) -> Result<Vec<(Name, u64)>, Error> {
+    let [_count, _lowest, _highest, consumers] = items(reply)?;
+    let consumer = |consumer| {
+        let [consumer, pending] = items(consumer)?;
+        Ok((name(consumer)?, number(pending)?))
+    };
+    nullable(consumers, list)?.unwrap_or_default().into_iter().map(consumer).collect()
+}
+
+/// `XINFO CONSUMERS`: each consumer and its `idle` in milliseconds.
+pub(crate) fn idle_consumers(reply: Value) -> Result<BTreeMap<Name, u64>, Error> {
+    list(reply)?.into_iter().map(idle_consumer).collect()
+}
+
+fn idle_consumer(reply: Value) -> Result<(Name, u64), Error> {
+    let (mut consumer, mut idle) = (None, None);
     for (field, value) in fields(reply)? {
         match field.as_slice() {
-            b"name" => consumer_name = Some(name(value)?),
-            b"pending" => pending = Some(number(value)?),
-            b"idle" => idle = Some(number(value)?),
+            b"name" => consumer = Some(name(value)?),
+            b"idle" => idle = Some(u64::try_from(integer(value)?).unwrap_or(0)),
             _ => {}
         }
     }
-    Ok(Consumer {
-        name: need(consumer_name, "name")?,
-        pending: need(pending, "pending")?,
-        idle_ms: need(idle, "idle")?,
-    })
+    Ok((need(consumer, "name")?, need(idle, "idle")?))
 }
 
 fn need<T>(field: Option<T>, name: &str) -> Result<T, Error> {
@@ -362,7 +400,7 @@ mod tests {
         ]
     }
 
-    fn one_group(fields: &[(&str, Value)]) -> Result<Group, Error> {
+    fn one_group(fields: &[(&str, Value)]) -> Result<GroupFacts, Error> {
         groups(array([flat(fields)])).map(|mut groups| groups.remove(0).1)
     }
 
@@ -434,45 +472,82 @@ mod tests {
             ("first-entry", entry("7-0")),
             ("last-entry", entry("9-1")),
         ];
-        let read = stream(flat(&fields)).unwrap();
+        let (read, payload) = stream(flat(&fields)).unwrap();
+        assert_eq!(payload, 2 * "7-0detector7".len());
         assert_eq!((read.first, read.last), (Some(StreamId { ms: 7, seq: 0 }), Some(StreamId { ms: 9, seq: 1 })));
         assert_eq!((read.length, read.group_count, read.entries_added), (2, 1, Some(5)));
         let empty = [&fields[..5], &[("first-entry", Value::Nil), ("last-entry", Value::Nil)]].concat();
-        assert_eq!(stream(flat(&empty)).unwrap().first, None);
+        assert_eq!(stream(flat(&empty)).unwrap().0.first, None);
     }
 
     #[test]
-    fn a_summary_of_nothing_pending_has_nulls() {
-        let nothing = array([Value::Int(0), Value::Nil, Value::Nil, Value::Nil]);
-        assert_eq!(pending(nothing), Ok((0, None)));
+    fn the_lowest_pending_entry_may_belong_to_nobody() {
+        let entry = |consumer| array([array([text("5-0"), consumer, Value::Int(250), Value::Int(3)])]);
+        let read = oldest_pending(entry(text("w"))).unwrap().unwrap();
+        assert_eq!((read.id, read.idle_ms, read.deliveries), (StreamId { ms: 5, seq: 0 }, 250, 3));
+        assert_eq!(read.consumer, "w".into());
+        assert_eq!(oldest_pending(entry(Value::Nil)).unwrap().unwrap().consumer, "".into());
+        assert_eq!((oldest_pending(array([])), oldest_pending(Value::Nil)), (Ok(None), Ok(None)));
+        assert_eq!(oldest_pending(array([array([text("5-0")])])).unwrap_err().kind(), Kind::Protocol);
+    }
+
+    #[test]
+    fn the_summary_of_what_is_pending_may_have_no_consumers() {
+        let summary = |consumers| array([Value::Int(3), text("5-0"), text("9-0"), consumers]);
         let consumers = array([array([text("w1"), text("2")]), array([text("w2"), text("1")])]);
-        let some = array([Value::Int(3), text("5-0"), text("9-0"), consumers]);
-        let summary = PendingSummary { oldest: StreamId { ms: 5, seq: 0 }, consumers: 2 };
-        assert_eq!(pending(some), Ok((3, Some(summary))));
-        let odd = array([Value::Int(3), Value::Nil, Value::Nil, Value::Nil]);
-        assert_eq!(pending(odd).unwrap_err().kind(), Kind::Protocol);
+        assert_eq!(pending_consumers(summary(consumers)), Ok(vec![("w1".into(), 2), ("w2".into(), 1)]));
+        assert_eq!(pending_consumers(summary(array([]))), Ok(vec![]));
+        assert_eq!(pending_consumers(summary(Value::Nil)), Ok(vec![]));
     }
 
     #[test]
-    fn one_more_than_may_be_counted_is_no_number() {
-        let reply = |entries| array([Value::Int(entries), text("5-0")]);
-        assert_eq!(counted(reply(10), 10).unwrap().entries, Some(10));
-        let beyond = counted(reply(11), 10).unwrap();
-        assert_eq!((beyond.entries, beyond.oldest), (None, Some(StreamId { ms: 5, seq: 0 })));
-        assert_eq!(
-            counted(array([Value::Int(0), Value::Nil]), 10),
-            Ok(Counted { entries: Some(0), oldest: None, undisturbed: false })
-        );
+    fn the_script_tells_a_stream_and_its_counts() {
+        let reply = |added| {
+            let counts = array([array([text("5-0"), Value::Int(4), text("6-0"), Value::Int(1)])]);
+            let groups = array([flat(&group_fields())]);
+            array([Value::Int(5), added, text("9-0"), text("5-0"), text("9-0"), groups, counts])
+        };
+        let read = moment(reply(Value::Int(10))).unwrap().unwrap();
+        assert_eq!((read.stream.length, read.stream.entries_added, read.groups.len()), (5, Some(10), 1));
+        let (after, oldest) = (StreamId { ms: 5, seq: 0 }, Some(StreamId { ms: 6, seq: 0 }));
+        assert_eq!(read.counts, [Count { after, entries: 4, oldest, complete: true }]);
+        let beyond_lua = moment(reply(Value::Int(i64::MAX))).unwrap().unwrap();
+        assert_eq!(beyond_lua.stream.entries_added, None, "Lua would have rounded it");
+        assert_eq!(moment(Value::Nil), Ok(None), "too many groups");
+    }
+
+    #[test]
+    fn the_lag_is_trusted_by_server_and_version() {
+        let hello = |server, version| lag_trust(flat(&[("server", text(server)), ("version", text(version))])).unwrap();
+        for (server, version, trust) in [
+            ("redis", "7.4.1", LagTrust::Never),
+            ("redis", "8.0.2", LagTrust::Always),
+            ("redis", "8.10.0", LagTrust::Always),
+            ("redis", "255.255.255", LagTrust::Always),
+            ("valkey", "8.0.1", LagTrust::Never),
+            ("valkey", "8.1.1", LagTrust::Between),
+            ("valkey", "9.1.2", LagTrust::Between),
+            ("valkey", "10.0.0", LagTrust::Between),
+            ("keydb", "8.0.0", LagTrust::Never),
+            ("redis", "unstable", LagTrust::Never),
+        ] {
+            assert_eq!(hello(server, version), trust, "{server} {version}");
+        }
     }
 
     #[test]
     fn info_is_read_line_by_line() {
         let info = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nused_memory:123\r\n\
-                    used_memory_human:1M\r\nmaxmemory:0\r\nrole:master\r\nevicted_keys:4\r\n";
+                    used_memory_human:1M\r\nmaxmemory:0\r\nrole:master\r\nevicted_keys:4\r\n\
+                    aof_last_write_status:err\r\nrdb_last_bgsave_status:ok\r\nmaxmemory_policy:noeviction\r\n\
+                    errorstat_OOM:count=2752\r\nerrorstat_odd\r\n";
         let server = server(text(info)).unwrap();
         assert_eq!(server.redis_version.as_deref(), Some("7.0.15"));
         assert_eq!((server.used_memory_bytes, server.max_memory_bytes), (Some(123), Some(0)));
         assert_eq!((server.evicted_keys, server.valkey_version), (Some(4), None));
+        assert_eq!((server.aof_last_write_ok, server.rdb_last_bgsave_ok), (Some(false), Some(true)));
+        assert_eq!(server.maxmemory_policy.as_deref(), Some("noeviction"));
+        assert_eq!(server.errors, BTreeMap::from([("OOM".to_owned(), 2752)]));
         assert_eq!(super::server(text("used_memory:lots\r\n")).unwrap_err().kind(), Kind::Protocol);
     }
 
@@ -510,10 +585,12 @@ mod tests {
             let _ = cluster_masters(reply.clone());
             let _ = stream(reply.clone());
             let _ = groups(reply.clone());
-            let _ = pending(reply.clone());
-            let _ = counted(reply.clone(), 10);
-            let _ = oldest(reply.clone());
-            let _ = busy_consumers(reply, 10);
+            let _ = moment(reply.clone());
+            let _ = lag_trust(reply.clone());
+            let _ = first_entry(reply.clone());
+            let _ = oldest_pending(reply.clone());
+            let _ = pending_consumers(reply.clone());
+            let _ = idle_consumers(reply);
         }
     }
 }

@@ -1,24 +1,26 @@
-//! Who may come in: users, the bcrypt hashes of their passwords, and the check.
+//! Basic authentication: users, the bcrypt hashes of their passwords, and the check.
 //!
-//! No password is kept, and no time that a check takes tells who is a user. Knows bcrypt, and nothing of files or HTTP
-//! but what the Authorization header holds.
+//! No password is kept, and the time that a check takes does not tell which users exist.
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    net::IpAddr,
+    sync::{Arc, Mutex},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bcrypt::HashParts;
 use ring::{hmac, rand::SystemRandom};
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 
-/// The highest cost that we take. It doubles the time with every step: this one takes seconds, 20 a minute.
+use crate::web::{lock, password_queue::PasswordQueue};
+
+/// The highest cost that is accepted. Each step doubles the time: 16 takes seconds, 20 a minute.
 const COST_MAX: u32 = 16;
 
-/// A check keeps a core busy, so there is one at a time: a flood of wrong passwords takes one thread, not hundreds.
-static TURN: Semaphore = Semaphore::const_new(1);
+/// One for all users, also across a reload.
+static QUEUE: PasswordQueue = PasswordQueue::new();
 
 /// The bcrypt hash of a password.
 pub struct Hash(String);
@@ -32,16 +34,16 @@ impl Hash {
         let advice = "htpasswd -nBC 10 \"\" makes one";
         let parts: HashParts = text.parse().map_err(|_| format!("is no bcrypt hash: {advice}"))?;
         match parts.get_cost() {
-            cost @ 0..4 => Err(format!("has a cost of {cost}, and bcrypt begins at 4: {advice}")),
             4..=COST_MAX => Ok(Self(text.to_owned())),
-            cost => {
-                Err(format!("has a cost of {cost}, more than a scraper has time for: {COST_MAX} at most; {advice}"))
-            }
+            cost @ 0..4 => Err(format!("has a cost of {cost}, and bcrypt begins at 4: {advice}")),
+            cost => Err(format!(
+                "has a cost of {cost}, which takes longer than a scraper waits: {COST_MAX} at most; {advice}"
+            )),
         }
     }
 }
 
-/// What a client says it is.
+/// The name and password that a client sent.
 pub struct Login {
     name: String,
     password: Vec<u8>,
@@ -65,38 +67,48 @@ impl Login {
 
 struct User {
     hash: Hash,
-    /// The digest of the password that was right last. One a user, so there is nothing to bound, and no flood of wrong
-    /// passwords puts a right one out.
+    /// The digest of the last right password. One a user, so that wrong passwords cannot remove it.
     accepted: Mutex<Option<hmac::Tag>>,
 }
 
 impl User {
-    /// Was this the last to be right? Compares in constant time.
+    /// Whether this pair was accepted last. Compares in constant time.
     fn accepted(&self, key: &hmac::Key, pair: &[u8]) -> bool {
-        let accepted = *self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let accepted = *lock(&self.accepted);
         accepted.is_some_and(|digest| hmac::verify(key, pair, digest.as_ref()).is_ok())
     }
 
     fn accept(&self, digest: hmac::Tag) {
-        *self.accepted.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
+        *lock(&self.accepted) = Some(digest);
     }
 }
 
-/// Everybody who may come in.
+/// The result of a password check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// The name and the password are right.
+    Admitted,
+    /// They are not.
+    Refused,
+    /// Too many other passwords wait for their check.
+    Busy,
+}
+
+/// All users.
 pub struct Users {
     users: BTreeMap<String, Arc<User>>,
-    /// For the digests: made anew each time the users are read, and never written down.
+    /// For the digests: new each time the users are read, and never written anywhere.
     key: hmac::Key,
 }
 
 impl Users {
-    /// These users, of whom nobody has been checked yet.
+    /// These users. No password of theirs has been checked yet.
     ///
     /// # Errors
     /// A sentence where the system has no random numbers.
     pub fn new(hashes: BTreeMap<String, Hash>) -> Result<Self, String> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
-            .map_err(|_| "the system gives no random numbers to keep passwords with")?;
+            .map_err(|_| "the system gives no random numbers for the digests of passwords")?;
         let user = |hash| Arc::new(User { hash, accepted: Mutex::default() });
         Ok(Self { users: hashes.into_iter().map(|(name, hash)| (name, user(hash))).collect(), key })
     }
@@ -107,43 +119,44 @@ impl Users {
         self.users.len()
     }
 
-    /// May this one come in? Takes the time of bcrypt, but for a pair that was right before.
-    pub async fn admit(&self, login: Login) -> bool {
+    /// Checks a login that came from this address. A password that was accepted before is not checked with bcrypt again.
+    pub async fn admit(&self, login: Login, client: IpAddr) -> Admission {
         let known = self.users.get(&login.name);
-        let Some(user) = known.or_else(|| self.stand_in(&login.name)) else { return false };
+        let Some(user) = known.or_else(|| self.substitute(&login.name)) else { return Admission::Refused };
         let pair = pair(&login, &user.hash);
+        let result = |accepted| if accepted && known.is_some() { Admission::Admitted } else { Admission::Refused };
         if user.accepted(&self.key, &pair) {
-            return known.is_some();
+            return result(true);
         }
-        let Ok(turn) = TURN.acquire().await else { return false };
-        // Several scrapers come at once after a start: the second finds what the first has paid for.
+        let Some(turn) = QUEUE.turn(client).await else { return Admission::Busy };
+        // Several scrapers with the same password may wait after a start: the first one's check is enough.
         if user.accepted(&self.key, &pair) {
-            return known.is_some();
+            return result(true);
         }
-        let (user, digest, known) = (Arc::clone(user), hmac::sign(&self.key, &pair), known.is_some());
-        // Beside the other work, and to the end: where a check takes longer than its scraper waits, the next one finds
-        // it done.
+        let (user, digest, is_known) = (Arc::clone(user), hmac::sign(&self.key, &pair), known.is_some());
+        // On a thread of its own, and to the end: where a check takes longer than its scraper waits, the next scrape
+        // finds the password accepted.
         let check = spawn_blocking(move || {
             let right = bcrypt::verify(login.password, &user.hash.0).unwrap_or(false);
-            if right && known {
+            if right && is_known {
                 user.accept(digest);
             }
             drop(turn);
-            right && known
+            right
         });
-        check.await.unwrap_or(false)
+        result(check.await.unwrap_or(false))
     }
 
-    /// Whose hash is checked for a name that nobody has, so that it takes no other time than one that somebody has. A
-    /// name has the same stand-in each time, as a real user has the same cost each time.
-    fn stand_in(&self, name: &str) -> Option<&Arc<User>> {
+    /// Whose hash is checked for an unknown name, so that the time does not tell which names exist. A name has the same
+    /// substitute each time, as a real user has the same cost each time.
+    fn substitute(&self, name: &str) -> Option<&Arc<User>> {
         let digest = hmac::sign(&self.key, name.as_bytes());
-        let any = digest.as_ref().first().copied().map_or(0, usize::from);
-        self.users.values().nth(any.checked_rem(self.users.len())?)
+        let first = digest.as_ref().first().copied().map_or(0, usize::from);
+        self.users.values().nth(first.checked_rem(self.users.len())?)
     }
 }
 
-/// What the digest is made of. The length keeps the end of a name from passing for the beginning of a password.
+/// What the digest is made of. The length separates the name from the password.
 fn pair(login: &Login, hash: &Hash) -> Vec<u8> {
     [&login.name.len().to_le_bytes(), login.name.as_bytes(), hash.0.as_bytes(), &login.password].concat()
 }
@@ -156,9 +169,14 @@ impl fmt::Debug for Users {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        net::Ipv4Addr,
+        time::{Duration, Instant},
+    };
 
     use super::*;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn users(passwords: &[(&str, &str, u32)]) -> Users {
         let hash = |password: &str, cost| Hash::new(&bcrypt::hash(password, cost).unwrap()).unwrap();
@@ -170,19 +188,24 @@ mod tests {
         Login { name: name.into(), password: password.into() }
     }
 
+    /// Whether this login is admitted, in the end.
+    async fn admits(users: &Users, name: &str, password: &str) -> bool {
+        users.admit(login(name, password), LOCALHOST).await == Admission::Admitted
+    }
+
     fn header(value: &str) -> Option<(String, Vec<u8>)> {
         Login::from_header(value.as_bytes()).map(|login| (login.name, login.password))
     }
 
     #[test]
-    fn the_header_is_read_as_it_is_written() {
+    fn the_authorization_header_is_parsed() {
         let alice = Some(("alice".to_owned(), b"a:b".to_vec()));
         assert_eq!(header("Basic YWxpY2U6YTpi"), alice, "alice:a:b");
         assert_eq!(header("bAsIc  YWxpY2U6YTpi "), alice);
         assert_eq!(header("Basic Og=="), Some((String::new(), vec![])), "no name, no password");
         assert_eq!(header("Basic YTr//g=="), Some(("a".into(), vec![0xff, 0xfe])), "a password need not be UTF-8");
-        for nonsense in ["", "Basic", "Basic ", "Basic YWxpY2U", "Basic YWxpY2U=", "Basic ###", "Basic //46YQ=="] {
-            assert_eq!(header(nonsense), None, "{nonsense}");
+        for invalid in ["", "Basic", "Basic ", "Basic YWxpY2U", "Basic YWxpY2U=", "Basic ###", "Basic //46YQ=="] {
+            assert_eq!(header(invalid), None, "{invalid}");
         }
         assert_eq!(header("Bearer YWxpY2U6YTpi"), None);
     }
@@ -213,47 +236,47 @@ mod tests {
     async fn only_the_right_password_of_a_user_is_admitted() {
         let users = users(&[("alice", "a", 4), ("bob", "b", 5)]);
         for _ in 0..2 {
-            assert!(users.admit(login("alice", "a")).await);
-            assert!(users.admit(login("bob", "b")).await);
+            assert!(admits(&users, "alice", "a").await);
+            assert!(admits(&users, "bob", "b").await);
             for (name, password) in [("alice", "b"), ("alice", ""), ("", "a"), ("Alice", "a"), ("alicea", "")] {
-                assert!(!users.admit(login(name, password)).await, "{name}:{password}");
+                assert!(!admits(&users, name, password).await, "{name}:{password}");
             }
         }
-        // Whoever stands in for them, its password opens nothing.
-        for stranger in ["carol", "dave", "eve", "frank", "grace", "heidi"] {
+        // Their substitute's password is not theirs.
+        for unknown in ["carol", "dave", "eve", "frank", "grace", "heidi"] {
             for password in ["a", "b"] {
-                assert!(!users.admit(login(stranger, password)).await, "{stranger}:{password}");
+                assert!(!admits(&users, unknown, password).await, "{unknown}:{password}");
             }
         }
     }
 
     #[tokio::test]
-    async fn a_pair_that_was_right_is_not_paid_for_again() {
+    async fn a_right_password_is_not_hashed_again() {
         let users = users(&[("alice", "right", 8)]);
         let began = Instant::now();
-        assert!(users.admit(login("alice", "right")).await);
+        assert!(admits(&users, "alice", "right").await);
         let first = began.elapsed();
         for number in 0..3 {
-            assert!(!users.admit(login("alice", &format!("wrong{number}"))).await);
+            assert!(!admits(&users, "alice", &format!("wrong{number}")).await);
         }
         let began = Instant::now();
-        assert!(users.admit(login("alice", "right")).await);
+        assert!(admits(&users, "alice", "right").await);
         assert!(began.elapsed() * 5 < first, "{:?} after {first:?}", began.elapsed());
     }
 
     #[tokio::test]
-    async fn a_check_that_nobody_waits_for_is_not_in_vain() {
+    async fn a_check_goes_on_when_its_client_leaves() {
         let users = users(&[("alice", "right", 8)]);
-        let hurried = || tokio::time::timeout(Duration::from_millis(1), users.admit(login("alice", "right")));
+        let hurried = || tokio::time::timeout(Duration::from_millis(1), admits(&users, "alice", "right"));
         assert!(hurried().await.is_err());
         let began = Instant::now();
         while hurried().await != Ok(true) {
-            assert!(began.elapsed() < Duration::from_secs(10), "somebody's check should have come to an end");
+            assert!(began.elapsed() < Duration::from_secs(10), "a check should have come to its end");
         }
     }
 
     #[test]
-    fn what_is_shown_of_users_is_their_names() {
+    fn debug_output_shows_only_names() {
         assert_eq!(format!("{:?}", users(&[("alice", "s3cret", 4)])), "{\"alice\"}");
     }
 }

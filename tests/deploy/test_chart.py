@@ -419,6 +419,31 @@ def test_values_in_the_documents_render(tmp_path):
         assert {"prompt-redis-exporter": values_file(name)} in blocks, f"docs/phalanx.md does not show {name}"
 
 
+def test_the_network_policy_of_the_keda_document_lets_the_operator_in():
+    text = (ROOT / "docs" / "keda.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.S | re.M)]
+    (values,) = [block for block in blocks if "networkPolicy" in block]
+    (rule,) = policy(values)["ingress"]
+    assert rule["ports"] == [{"port": 10036, "protocol": "TCP"}]
+    assert any(peer.get("podSelector", {}).get("matchLabels") == {"app.kubernetes.io/name": "keda-operator"} for peer in rule["from"])
+    # The address that its triggers use is that of the Service in Redis's namespace.
+    service = find(render(), "Service")
+    address = f"http://{service['metadata']['name']}.prompt-redis:{service['spec']['ports'][0]['port']}/metrics"
+    jobs = [block for block in blocks if "triggers" in block.get("spec", {})]
+    triggers = [trigger for job in jobs for trigger in job["spec"]["triggers"] if trigger["type"] == "metrics-api"]
+    assert [trigger["metadata"]["url"] for trigger in triggers] == [address] * len(jobs)
+
+
+def test_the_oci_dependency_of_the_phalanx_document_is_this_chart():
+    text = (ROOT / "docs" / "phalanx.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.S | re.M)]
+    (dependency,) = [block["dependencies"][0] for block in blocks if "dependencies" in block]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (dependency["name"], str(dependency["version"])) == (chart["name"], chart["version"])
+    # Where the release workflow pushes it.
+    assert dependency["repository"].startswith("oci://ghcr.io/") and dependency["repository"].endswith("/charts")
+
+
 def test_series_in_the_documents_exist():
     text = (ROOT / "docs" / "phalanx.md").read_text().split("## Series")[1]
     known = (ROOT / "docs" / "metrics.md").read_text()

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use prompt_redis_exporter::exposition::tables::families;
+use prompt_redis_exporter::exposition::metrics::families;
 use promql_parser::parser::Expr;
 use serde_json::{Value, json};
 

@@ -218,6 +218,43 @@ fn counters_lie() {
     );
 }
 
+#[test]
+fn writes_are_refused() {
+    play(
+        Generation::Three,
+        &[
+            Fault {
+                name: "memory is full and nothing may be evicted",
+                flavor: Redis8,
+                watch: NAMED,
+                arrive: &["PromptRedisWritesRefused"],
+                held_back: &[],
+                pages: 1,
+                play: memory_is_full_and_nothing_may_be_evicted,
+            },
+            Fault {
+                name: "a snapshot cannot be written",
+                flavor: Redis8,
+                watch: NAMED,
+                arrive: &["PromptRedisWritesRefused"],
+                held_back: &[],
+                pages: 1,
+                play: a_snapshot_cannot_be_written,
+            },
+            Fault {
+                name: "Redis has become a replica",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisWritesRefused"],
+                held_back: &[],
+                pages: 1,
+                play: redis_has_become_a_replica,
+            },
+            healthy(Redis8),
+        ],
+    );
+}
+
 /// The same on Debian stable's Prometheus, in short: one alert by a value, one by a range, and nothing.
 #[test]
 fn prometheus_2_says_the_same() {
@@ -361,6 +398,47 @@ fn a_right_is_taken(fixture: &mut Fixture<'_>) {
     assert!(fixture.type_printed(&warning, "XINFO GROUPS").unwrap_err().contains("NOPERM"), "it says why");
     fixture.server.run("ACL SETUSER default +xinfo|groups");
     fixture.resolves("PromptRedisCollectionFailing");
+}
+
+/// Fan-out tries to write, until somebody is called. Then the first command of the page lets it.
+fn refused_until_mended(fixture: &mut Fixture<'_>, error: &str) {
+    let write = format!("redis-cli XADD {STREAM} '*' detector 1");
+    let page = fixture.arrives_while("PromptRedisWritesRefused", || {
+        let said = fixture.shell.run(&write).unwrap_err();
+        assert!(said.contains(error), "{said}");
+    });
+    assert_eq!(page.label("err"), error);
+    assert_eq!(fixture.type_first(&page), "OK");
+    fixture.shell.run(&write).unwrap();
+    read(fixture, 10);
+    fixture.resolves("PromptRedisWritesRefused");
+}
+
+fn memory_is_full_and_nothing_may_be_evicted(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    fixture.server.run_all("CONFIG SET maxmemory-policy noeviction");
+    let used = fixture.exporter().scrape().value("redis_memory_used_bytes").unwrap();
+    fixture.server.run(&format!("CONFIG SET maxmemory {:.0}", used * 0.95));
+    refused_until_mended(fixture, "OOM");
+}
+
+fn a_snapshot_cannot_be_written(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    std::fs::remove_dir_all(fixture.server.dir.path()).unwrap();
+    fixture.server.run_args(&[b"CONFIG", b"SET", b"save", b"3600 1"]);
+    fixture.server.run("BGSAVE");
+    within(Duration::from_secs(30), "the snapshot has failed", || {
+        let status = fixture.exporter().scrape().value("redis_rdb_last_bgsave_status");
+        status.filter(|status| *status == 0.0)
+    });
+    refused_until_mended(fixture, "MISCONF");
+}
+
+fn redis_has_become_a_replica(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    // Nobody answers there.
+    fixture.server.run("REPLICAOF 127.0.0.1 1");
+    refused_until_mended(fixture, "READONLY");
 }
 
 fn redis_evicts_keys(fixture: &mut Fixture<'_>) {

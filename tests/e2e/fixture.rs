@@ -167,6 +167,15 @@ impl<'a> Fixture<'a> {
         arrival
     }
 
+    /// The same while this is done again and again.
+    pub fn arrives_while(&self, name: &str, again: impl Fn()) -> Arrival {
+        within(LONGEST, &format!("{name} fires"), || {
+            again();
+            self.fired().contains(name).then_some(())
+        });
+        self.arrives(name)
+    }
+
     /// Waits until this alert fires in Prometheus, whether anybody hears of it or not.
     pub fn fires(&self, name: &str) {
         within(LONGEST, &format!("{name} fires"), || self.fired().contains(name).then_some(()));

@@ -93,7 +93,8 @@ fn the_environment_configures_all_and_the_option_wins() {
 #[test]
 fn the_log_can_be_json_or_quiet() {
     let server = Server::redis7();
-    let exporter = Exporter::start(&server, &["--log.format=json"]);
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    let exporter = Exporter::start(&server, &["--log.format=json", "--stream=s"]);
     exporter.scrape();
     for line in exporter.log().lines() {
         assert!(line.starts_with('{') && line.ends_with('}') && line.contains("\"level\":\"INFO\""), "{line}");

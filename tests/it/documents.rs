@@ -5,7 +5,7 @@
 use std::{fmt::Write, fs, path::Path};
 
 use clap::CommandFactory;
-use prompt_redis_exporter::{cli::Cli, exposition::tables::families};
+use prompt_redis_exporter::{cli::Cli, exposition::metrics::families};
 
 use crate::support::{Exporter, Server};
 

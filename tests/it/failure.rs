@@ -1,4 +1,5 @@
-//! Redis that is away, hangs, refuses, loads, restarts: the page says so in time, and sees it come back at once.
+//! Redis that is away, hangs, refuses, loads or restarts: the page says so in time, and the first scrape after it is back
+//! shows it.
 
 use std::{
     io::{Read, Write},
@@ -30,14 +31,14 @@ fn a_restart_is_seen_by_the_first_scrape_after_it() {
     server.run("XGROUP CREATE s g $ MKSTREAM");
     let exporter = Exporter::start(&server, &["--stream=s"]);
     assert!(exporter.scrape().up());
-    // Nobody scraped while it was away.
+    // Without a scrape while it was away.
     server.kill();
     server.spawn();
     server.wait();
     let page = exporter.scrape();
     assert!(page.up(), "{}", exporter.log());
     assert_eq!(page.stream("exists", "s"), Some(0.0), "the new one has no such stream");
-    // Somebody did.
+    // With scrapes while it was away.
     server.kill();
     assert!(!exporter.scrape().up());
     assert!(!exporter.scrape().up());
@@ -156,10 +157,11 @@ fn a_collection_that_nobody_waits_for_ends_and_leaves_nothing_behind() {
     let _ = scraper.read_to_end(&mut reply);
     assert_eq!(String::from_utf8_lossy(&reply), "", "there was nothing to reply yet");
     server.signal("-CONT");
-    until("the connection is closed", || clients() == 0);
     let page = exporter.scrape();
     assert!(page.up());
-    assert_eq!(page.errors("timeout"), 1.0, "a scraper that breaks off leaves a trace");
+    assert_eq!(clients(), 1, "the connection is kept, and no other is made");
+    assert_eq!(page.value("prompt_redis_exporter_scrapes_abandoned_total"), Some(1.0));
+    assert_eq!(page.errors("timeout"), 0.0, "Redis is not to blame");
 }
 
 #[test]
@@ -186,7 +188,7 @@ fn a_redis_that_is_loading_says_so() {
         last = Some(page);
         loading
     });
-    assert!(!last.unwrap().has("redis_stream"), "no stream is missing: nobody can know yet");
+    assert!(!last.unwrap().has("redis_stream"), "whether a stream is missing is not known yet");
     until("it has loaded", || exporter.scrape().up());
     assert_eq!(exporter.scrape().stream("exists", "s"), Some(1.0));
 }
@@ -230,7 +232,7 @@ fn the_password_comes_from_the_environment_too() {
     assert!(Exporter::spawn(&mut command).scrape().up());
 }
 
-/// A peer that does this with each client, and is no Redis at all.
+/// A server that is not Redis: it sends this to each client and closes the connection.
 fn peer(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("--redis.url=redis://{}", listener.local_addr().unwrap());
@@ -256,12 +258,12 @@ fn a_connection_that_is_closed_in_the_middle_is_a_failed_connection() {
 }
 
 #[test]
-fn something_that_is_no_redis_is_a_failed_connection() {
+fn a_server_that_is_not_redis_is_a_protocol_error() {
     let url = peer(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     let exporter = Exporter::start_bare(&[&url, "--stream=s"]);
     let page = exporter.scrape();
     assert!(!page.up());
-    assert_eq!(page.errors("connect"), 1.0, "{page:?} {}", exporter.log());
+    assert_eq!(page.errors("protocol"), 1.0, "{page:?} {}", exporter.log());
     exporter.logged(&format!("lost the connection to {}", url.split_once('=').unwrap().1));
 }
 
@@ -274,7 +276,7 @@ fn a_name_that_cannot_be_resolved_is_a_failed_connection() {
 }
 
 #[test]
-fn an_answer_of_another_shape_costs_its_stream_alone() {
+fn a_reply_of_another_shape_affects_only_its_stream() {
     let server = Server::redis7();
     server.run_all("XGROUP CREATE a g $ MKSTREAM\nXGROUP CREATE b odd $ MKSTREAM\nXGROUP CREATE c g $ MKSTREAM");
     // The group called odd has no field "consumers" any more.
@@ -295,7 +297,7 @@ fn an_answer_of_another_shape_costs_its_stream_alone() {
 }
 
 #[test]
-fn a_redis_that_is_busy_with_a_script_cannot_be_asked() {
+fn a_redis_that_is_busy_with_a_script_is_down() {
     let server = Server::start_with(Flavor::Redis7, &["--busy-reply-threshold", "50"]);
     let exporter = Exporter::start(&server, &["--stream=s"]);
     let mut connection = server.connection();
@@ -304,8 +306,8 @@ fn a_redis_that_is_busy_with_a_script_cannot_be_asked() {
     });
     until("it says that it is busy", || !exporter.scrape().up());
     exporter.logged("BUSY");
-    assert!(!exporter.scrape().has("redis_stream"), "nobody knows");
-    // The killer's own connection cannot even say PING.
+    assert!(!exporter.scrape().has("redis_stream"), "unknown");
+    // A connection of the fixture would send PING first, which is refused now.
     let client = redis::Client::open(server.url()).unwrap();
     redis::cmd("SCRIPT").arg("KILL").exec(&mut client.get_connection().unwrap()).unwrap();
     script.join().unwrap();
@@ -313,7 +315,7 @@ fn a_redis_that_is_busy_with_a_script_cannot_be_asked() {
 }
 
 #[test]
-fn a_command_that_is_renamed_away_costs_what_it_tells() {
+fn without_a_command_that_was_renamed_only_its_values_are_absent() {
     let server = Server::start_with(Flavor::Redis7, &["--rename-command", "XPENDING", ""]);
     server.run_all("XGROUP CREATE s g $ MKSTREAM\nXGROUP CREATE t g $ MKSTREAM");
     server.add("s", 1..=1);
@@ -324,7 +326,7 @@ fn a_command_that_is_renamed_away_costs_what_it_tells() {
     assert_eq!((page.collected("s"), page.collected("t")), (Some(0.0), Some(1.0)));
     assert_eq!(page.group("messages_pending", "s", "g"), Some(1.0), "known from XINFO GROUPS");
     assert_eq!(page.group("oldest_pending_age_seconds", "s", "g"), None);
-    assert_eq!(page.errors("other"), 1.0);
+    assert_eq!(page.errors("other"), 2.0);
     exporter.logged("XPENDING");
 }
 

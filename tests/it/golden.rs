@@ -5,11 +5,17 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use prompt_redis_exporter::{
-    exposition::format::{Format, render},
-    exposition::tables::Page,
-    model::error::{Error, Kind},
-    model::snapshot::{
-        Clock, Consumer, Counted, Group, PendingSummary, Server, Snapshot, Stream, StreamId, StreamState,
+    exposition::{
+        format::{Format, render},
+        page::Page,
+    },
+    model::{
+        backlog::{Backlog, Oldest},
+        error::{Error, Kind},
+        snapshot::{
+            Clock, Consumer, Group, GroupFacts, OldestPending, Server, Snapshot, Stream, StreamFacts, StreamId,
+            StreamState,
+        },
     },
     process::Process,
 };
@@ -22,73 +28,112 @@ fn id(ms: u64) -> StreamId {
     StreamId { ms, seq: 0 }
 }
 
+fn server() -> Server {
+    Server {
+        redis_version: Some("7.0.15".into()),
+        mode: Some("standalone".into()),
+        role: Some("master".into()),
+        uptime_seconds: Some(86_400),
+        used_memory_bytes: Some(123_456_789),
+        max_memory_bytes: Some(0),
+        connected_clients: Some(12),
+        blocked_clients: Some(3),
+        evicted_keys: Some(0),
+        maxmemory_policy: Some("noeviction".into()),
+        aof_last_write_ok: Some(true),
+        rdb_last_bgsave_ok: Some(false),
+        errors: BTreeMap::from([("OOM".into(), 2_752), ("WRONGTYPE".into(), 1)]),
+        ..Server::default()
+    }
+}
+
 /// A night that has everything: a group that is behind, an orphan, a fresh group, a missing one, a failed stream.
 fn night() -> Snapshot {
     let behind = Group {
-        consumers: 704,
-        last_delivered: id(NOW - 20_500),
-        entries_read: Some(72),
-        lag: Some(18),
-        pending: 2,
-        pending_summary: Some(PendingSummary { oldest: id(NOW - 3_600_000), consumers: 1 }),
-        counted: Some(Counted { entries: Some(9), oldest: Some(id(NOW - 20_250)), undisturbed: true }),
-        busy_consumers: vec![Consumer { name: "4b1e".into(), pending: 2, idle_ms: 3_599_250 }],
+        facts: GroupFacts {
+            consumers: 704,
+            pending: 2,
+            last_delivered: id(NOW - 20_500),
+            entries_read: Some(72),
+            lag: Some(18),
+        },
+        backlog: Backlog {
+            undelivered: Some(9),
+            undelivered_at_least: 9,
+            oldest: Oldest::Entry(id(NOW - 20_250)),
+            lost: Some(9),
+        },
+        oldest_pending: Some(OldestPending {
+            id: id(NOW - 3_600_000),
+            consumer: "4b1e".into(),
+            idle_ms: 3_599_250,
+            deliveries: 1,
+        }),
+        consumers_with_pending: Some(1),
+        busy_consumers: vec![Consumer { name: "4b1e".into(), pending: 2, idle_ms: Some(3_599_250) }],
+    };
+    let uncounted = Group {
+        facts: GroupFacts { consumers: 60_000, pending: 1, entries_read: None, lag: None, ..behind.facts },
+        backlog: Backlog { undelivered: None, undelivered_at_least: 1_000, oldest: Oldest::Unknown, lost: None },
+        oldest_pending: None,
+        consumers_with_pending: None,
+        busy_consumers: vec![],
     };
     let fresh = Group {
-        consumers: 0,
-        last_delivered: StreamId::ZERO,
-        entries_read: None,
-        lag: Some(0),
-        pending: 0,
-        pending_summary: None,
-        counted: None,
+        facts: GroupFacts {
+            consumers: 0,
+            pending: 0,
+            last_delivered: StreamId::ZERO,
+            entries_read: None,
+            lag: Some(0),
+        },
+        backlog: Backlog { undelivered: Some(0), undelivered_at_least: 0, oldest: Oldest::None, lost: Some(0) },
+        oldest_pending: None,
+        consumers_with_pending: Some(0),
         busy_consumers: vec![],
     };
     let lsstcam = Stream {
-        length: 81,
-        group_count: 1,
-        last_generated: id(NOW - 20_000),
-        entries_added: Some(90),
-        first: Some(id(NOW - 7_200_000)),
-        last: Some(id(NOW - 20_000)),
-        groups: BTreeMap::from([("lsstcam_consumer_group".into(), behind)]),
+        facts: StreamFacts {
+            length: 81,
+            group_count: 2,
+            last_generated: id(NOW - 20_000),
+            entries_added: Some(90),
+            first: Some(id(NOW - 7_200_000)),
+            last: Some(id(NOW - 20_000)),
+        },
+        groups: BTreeMap::from([("lsstcam_consumer_group".into(), behind), ("uncounted".into(), uncounted)]),
         missing_groups: vec![],
-        refused: vec![],
+        failures: vec![],
+        complete: true,
     };
     let hsc = Stream {
-        length: 0,
-        group_count: 1,
-        last_generated: StreamId::ZERO,
-        entries_added: Some(0),
-        first: None,
-        last: None,
+        facts: StreamFacts {
+            length: 0,
+            group_count: 1,
+            last_generated: StreamId::ZERO,
+            entries_added: Some(0),
+            first: None,
+            last: None,
+        },
         groups: BTreeMap::from([("hsc_consumer_group".into(), fresh)]),
         missing_groups: vec!["other_group".into()],
-        refused: vec![],
+        failures: vec![],
+        complete: true,
     };
     let denied = Error::new(Kind::Permission, "no right");
     Snapshot {
         clock: Some(Clock { ms: NOW }),
-        server: Some(Server {
-            redis_version: Some("7.0.15".into()),
-            mode: Some("standalone".into()),
-            role: Some("master".into()),
-            uptime_seconds: Some(86_400),
-            used_memory_bytes: Some(123_456_789),
-            max_memory_bytes: Some(0),
-            connected_clients: Some(12),
-            blocked_clients: Some(3),
-            evicted_keys: Some(0),
-            ..Server::default()
-        }),
+        server: Some(server()),
         streams: BTreeMap::from([
             ("instrument:lsstcam".into(), StreamState::Found(Box::new(lsstcam))),
             ("instrument:hsc".into(), StreamState::Found(Box::new(hsc))),
             ("instrument:latiss".into(), StreamState::Missing { groups: vec!["latiss_consumer_group".into()] }),
             ("secret".into(), StreamState::Failed { error: denied, exists: None, groups: vec!["g".into()] }),
             ("odd \"na\\me\n".into(), StreamState::Missing { groups: vec![] }),
+            ("slow".into(), StreamState::NotCollected),
         ]),
-        refused: vec![],
+        patterns: BTreeMap::from([("instrument:*".into(), 2), ("typo:*".into(), 0)]),
+        failures: vec![],
     }
 }
 
@@ -97,6 +142,7 @@ fn page(outcome: Result<Snapshot, Error>) -> Page {
         outcome: Arc::new(outcome),
         duration: Duration::from_micros(1_234),
         collections: 7,
+        abandoned: 2,
         errors: [1, 0, 2, 0, 0, 1, 0, 0],
         process: Process {
             cpu_seconds: Some(1.5),

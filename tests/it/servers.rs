@@ -1,6 +1,8 @@
 //! What each kind of server makes of the same commands, as golden files: the table of what its counters can be trusted
 //! for.
 
+use redis::Value;
+
 use crate::{
     golden::compare,
     support::{Exporter, Flavor, Server},
@@ -48,4 +50,34 @@ fn the_same_states_on_each_kind_of_server() {
         let samples: String = page.0.lines().filter(constant).flat_map(|line| [line, "\n"]).collect();
         compare(name, &samples);
     }
+}
+
+#[test]
+fn xtrim_acked_removes_only_what_every_group_has_read_and_acknowledged() {
+    let server = Server::start(Flavor::Redis8);
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    server.add("s", 1..=10);
+    server.read("s", "g", "w", 5);
+    let trim = || server.run("XTRIM s MAXLEN 2 ACKED");
+    assert_eq!(trim(), Value::Int(0), "five are not acknowledged, five are not read");
+    server.run("XACK s g 1-0 2-0 3-0 4-0 5-0");
+    assert_eq!(trim(), Value::Int(5), "what is not read stays, though the length is above 2");
+    let page = Exporter::start(&server, &["--stream=s"]).scrape();
+    assert_eq!(page.group("messages_undelivered", "s", "g"), Some(5.0));
+    assert_eq!(page.group("messages_lost", "s", "g"), Some(0.0));
+}
+
+#[test]
+fn a_group_that_nobody_reads_keeps_xtrim_acked_from_trimming_until_another_was_destroyed_after_it() {
+    let server = Server::start(Flavor::Redis8);
+    server.run_all("XGROUP CREATE s g $ MKSTREAM\nXGROUP CREATE s abandoned $");
+    server.add("s", 1..=10);
+    server.read("s", "g", "w", 5);
+    server.run("XACK s g 1-0 2-0 3-0 4-0 5-0");
+    let trim = || server.run("XTRIM s MAXLEN 2 ACKED");
+    assert_eq!(trim(), Value::Int(0), "one group has read nothing");
+    server.run("XGROUP DESTROY s abandoned");
+    assert_eq!(trim(), Value::Int(0), "8.2.3 still goes by the group that is gone");
+    server.run_all("XGROUP CREATE s short-lived 0\nXGROUP DESTROY s short-lived");
+    assert_eq!(trim(), Value::Int(5));
 }

@@ -1,6 +1,6 @@
 {{/*
-Name of every object: the chart's, without the release's. Phalanx names things so, and in a namespace called
-prompt-redis a release called prompt-redis would only say it again.
+Name of every object: the chart's, without the release's, as is usual in Phalanx. In the namespace prompt-redis the release
+is called prompt-redis too, and would only repeat it.
 */}}
 {{- define "prompt-redis-exporter.name" -}}
 {{- .Values.fullnameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
@@ -15,8 +15,8 @@ prompt-redis a release called prompt-redis would only say it again.
 {{- end }}
 
 {{/*
-Labels that selectors use: they must never change, Kubernetes refuses that. The name tells two exporters of one release
-apart.
+Labels that selectors use. They must not change, since Kubernetes refuses that. The component distinguishes two exporters of
+one release.
 */}}
 {{- define "prompt-redis-exporter.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
@@ -33,7 +33,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
-{{/* One variable. Nothing is written for an empty value, so that the exporter's own default counts. */}}
+{{/* One variable. It is left out if its value is empty, so that the exporter's own default applies. */}}
 {{- define "prompt-redis-exporter.variable" -}}
 {{- with index . 1 }}
 - name: PROMPT_REDIS_EXPORTER_{{ index $ 0 }}
@@ -42,17 +42,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{/*
-The exporter's options, as environment variables and not as arguments: a process that is started in the pod later, by
-`kubectl exec`, gets the pod's variables, but not the container's arguments.
-No secret is among them, since they show in the pod's manifest: passwords are files.
+The exporter's options, as environment variables and not as arguments: a process that `kubectl exec` starts in the pod gets
+the container's variables, but not its arguments. None is a secret, since they show in the pod's manifest: passwords are
+files.
 */}}
 {{- define "prompt-redis-exporter.env" -}}
 {{- $auth := .Values.redis.auth }}
 {{- $tls := .Values.redis.tls }}
 {{- include "prompt-redis-exporter.variable" (list "REDIS_URL" (join "," .Values.redis.urls)) }}
-{{- /* Sentinel: this line, its check below, its value, its line in the schema. */}}
 {{- include "prompt-redis-exporter.variable" (list "REDIS_SENTINEL_MASTER" .Values.redis.sentinelMaster) }}
-{{- /* Cluster: the same. */}}
 {{- include "prompt-redis-exporter.variable" (list "REDIS_CLUSTER" .Values.redis.cluster) }}
 {{- include "prompt-redis-exporter.variable" (list "REDIS_TIMEOUT" .Values.redis.timeout) }}
 {{- include "prompt-redis-exporter.variable" (list "REDIS_USERNAME" $auth.username) }}
@@ -83,7 +81,6 @@ No secret is among them, since they show in the pod's manifest: passwords are fi
 - name: PROMPT_REDIS_EXPORTER_COLLECTOR_CONSUMERS_MAX
   value: {{ int .Values.collector.consumersMax | quote }}
 {{- include "prompt-redis-exporter.variable" (list "WEB_TELEMETRY_PATH" .Values.web.telemetryPath) }}
-{{- /* Web configuration: this, its volume in the Deployment, its values, its lines in the schema. */}}
 {{- if .Values.web.config.secretName }}
 {{- include "prompt-redis-exporter.variable" (list "WEB_CONFIG_FILE" (printf "/etc/prompt-redis-exporter/web/%s" .Values.web.config.key)) }}
 {{- end }}
@@ -92,7 +89,7 @@ No secret is among them, since they show in the pod's manifest: passwords are fi
 {{- end }}
 
 {{/*
-A probe. With a web configuration it only tries the port: the configuration may ask for a password or a client
+A probe. With a web configuration it only opens a connection: the configuration may require a password or a client
 certificate, and a probe has neither.
 */}}
 {{- define "prompt-redis-exporter.probe" -}}
@@ -111,8 +108,8 @@ failureThreshold: 3
 {{- end }}
 
 {{/*
-What a schema cannot say: values that contradict each other. Better a sentence here than a pod that does not start, or
-one that starts and does not do what was meant.
+Values that contradict each other, which a schema cannot express. Without these checks the pod would not start, or would
+start and do something else than intended.
 */}}
 {{- define "prompt-redis-exporter.check" -}}
 {{- $redis := .Values.redis }}
@@ -126,7 +123,7 @@ one that starts and does not do what was meant.
 {{- fail "redis.urls: a URL holds a password. Put it in a Secret and name that in redis.auth.secretName" }}
 {{- end }}
 {{- if and $redis.tls.secretName (not (hasPrefix "rediss://" .)) }}
-{{- fail (printf "redis.tls.secretName is set, but %s is not spoken to over TLS: write rediss://" .) }}
+{{- fail (printf "redis.tls.secretName is set, but %s is not a TLS URL: write rediss://" .) }}
 {{- end }}
 {{- end }}
 {{- if and (gt (len $redis.urls) 1) (not $redis.sentinelMaster) (not $redis.cluster) }}
@@ -155,11 +152,11 @@ one that starts and does not do what was meant.
 {{- end }}
 {{- end }}
 
-{{/* One of the repository's own files. Their braces are Prometheus's and Grafana's, so nothing may evaluate them. */}}
+{{/* One of the repository's own files. Its braces belong to Prometheus and Grafana, so it must not be evaluated. */}}
 {{- define "prompt-redis-exporter.file" -}}
 {{- $text := .root.Files.Get .path }}
 {{- if not (hasPrefix .start (regexReplaceAll "(?m)^#.*\n" $text "")) }}
-{{- fail (printf "%s is not what it should be. The charts's files are links into the repository: take the packaged chart, or copy with the links followed (cp -rL)" .path) }}
+{{- fail (printf "%s is not the expected file. The chart's files are links into the repository: take the packaged chart, or copy with the links followed (cp -rL)" .path) }}
 {{- end }}
 {{- $text }}
 {{- end }}

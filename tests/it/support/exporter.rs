@@ -58,13 +58,13 @@ impl Exporter {
         self.log.lock().unwrap().clone()
     }
 
-    /// The log, as soon as it says this: its lines come a moment after the page.
+    /// Waits until the log contains this text, since its lines come a moment after the page, and returns the log.
     pub fn logged(&self, text: &str) -> String {
         until(&format!("the log says {text}"), || self.log().contains(text));
         self.log()
     }
 
-    /// Ends the exporter and gives all that it ever logged.
+    /// Ends the exporter and returns its whole log.
     pub fn whole_log(mut self) -> String {
         self.signal("-TERM");
         self.wait();

@@ -1,4 +1,4 @@
-//! A page of metrics, and what stands on it.
+//! A page of metrics, and its samples.
 
 /// A page in the classic format.
 #[derive(Clone, Debug)]
@@ -9,7 +9,7 @@ impl Page {
     pub fn value(&self, series: &str) -> Option<f64> {
         let mut values = self.0.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         let value = values.next().map(|value| value.parse().unwrap());
-        assert!(values.next().is_none(), "{series} stands twice on the page:\n{}", self.0);
+        assert!(values.next().is_none(), "{series} is twice on the page:\n{}", self.0);
         value
     }
 

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
-/// A port that nobody has: below those that the system gives to clients, and never the same twice in this process.
+/// A free port: below those that the system gives to clients, and never the same twice in this process.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 20;

@@ -1,11 +1,11 @@
-//! What promtool says.
+//! promtool, which checks pages.
 
 use std::{
     io::Write,
     process::{Command, Stdio},
 };
 
-/// What promtool has to say about a page: nothing, if all is well.
+/// promtool's complaints about a page: empty if there are none.
 pub fn lint(page: &str) -> String {
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])

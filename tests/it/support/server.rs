@@ -104,7 +104,7 @@ impl Server {
         self.child.as_ref().unwrap().id().to_string()
     }
 
-    /// From now on, log in with this password.
+    /// Logs in with this password from now on.
     pub fn log_in(&mut self, user: &str, password: &str) {
         self.login = Some((user.into(), password.into()));
     }
@@ -121,7 +121,7 @@ impl Server {
         self.try_connection().unwrap()
     }
 
-    /// Runs a command, written as a person types it: words between spaces.
+    /// Runs a command, given as words between spaces.
     pub fn run(&self, command: &str) -> Value {
         self.run_args(&command.split_whitespace().map(str::as_bytes).collect::<Vec<_>>())
     }

@@ -8,7 +8,7 @@ use std::{
 /// The longest anything here may take to start, stop or be seen.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// Waits until it is so; fails with this sentence if that takes too long.
+/// Waits until the condition holds; fails with this sentence if that takes too long.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {

@@ -1,9 +1,9 @@
-//! The web configuration file: TLS and passwords at our own door, read again when they change.
+//! The web configuration file: TLS, passwords and headers of the HTTP server, and how the file is read again.
 
 use std::{
     fs,
     io::{self, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     os::unix::fs::symlink,
     path::Path,
     process::{Child, Command, Stdio},
@@ -16,17 +16,19 @@ use rustls::{
     CipherSuite, NamedGroup,
     version::{TLS12, TLS13},
 };
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::{
     client::Client,
-    support::{Exporter, SOON, Server, exchange, free_port, until},
+    http::Silent,
+    support::{Exporter, Page, Response, SOON, Server, exchange, free_port, until},
     tls::Authority,
 };
 
 const TLS: &str = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n";
 
-/// The files of a door: the configuration, an authority, and what it signed for us and for a client.
+/// A web configuration file, an authority, and the certificates that it signed for the exporter and for a client.
 struct Files {
     dir: TempDir,
     authority: Authority,
@@ -50,7 +52,7 @@ impl Files {
         format!("--web.config.file={}", self.dir.path().join("web.yml").display())
     }
 
-    /// The exporter behind this door. No Redis: the door does not ask it.
+    /// The exporter with this configuration. Its Redis does not exist: these tests need none.
     fn exporter(&self) -> Exporter {
         Exporter::start_bare(&[&self.option(), "--redis.url=redis://127.0.0.1:1"])
     }
@@ -65,13 +67,17 @@ impl Files {
     }
 }
 
-/// Asks over a connection that stays, and tells the head of the answer.
-fn ask_again(client: &mut (impl Read + Write), login: &str) -> io::Result<String> {
+/// Sends a request and leaves the connection open. Returns the response's head.
+fn request_on(client: &mut (impl Read + Write), login: &str) -> io::Result<String> {
     let head = format!("GET /-/healthy HTTP/1.1\r\nHost: x\r\nAuthorization: {login}\r\n\r\n");
     client.write_all(head.as_bytes())?;
-    let mut answer = vec![0; 1024];
-    let read = client.read(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
+    let mut response = vec![0; 1024];
+    let read = client.read(&mut response)?;
+    Ok(String::from_utf8_lossy(&response[..read]).into_owned())
+}
+
+fn verifying(client_auth_type: &str) -> String {
+    format!("{TLS}  client_ca_file: ca.crt\n  client_auth_type: {client_auth_type}\n")
 }
 
 fn hash(password: &str, cost: u32) -> String {
@@ -87,13 +93,13 @@ fn login(name: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
 }
 
-/// The status for this login, in plain.
+/// The status for this login, over plain HTTP.
 fn status(exporter: &Exporter, name: &str, password: &str) -> u16 {
     exporter.get("/-/healthy", &[("Authorization", &login(name, password))]).status
 }
 
 #[test]
-fn tls_is_spoken_to_those_who_trust_our_authority() {
+fn a_client_that_trusts_our_authority_connects_over_tls() {
     let files = Files::new(TLS);
     Authority::new().write(files.dir.path(), "other.crt");
     let server = Server::redis7();
@@ -102,80 +108,71 @@ fn tls_is_spoken_to_those_who_trust_our_authority() {
     assert!(page.text().contains("\nredis_up 1\n"));
     assert!(exporter.logged("message=serving").contains("tls=true users=0"), "{}", exporter.log());
 
-    let stranger = Client::new(files.dir.path(), "other.crt", None, &[&TLS13]);
-    let refused = stranger.get(&exporter.address, "/metrics", &[]).unwrap_err().to_string();
+    let untrusting = Client::new(files.dir.path(), "other.crt", None, &[&TLS13]);
+    let refused = untrusting.get(&exporter.address, "/metrics", &[]).unwrap_err().to_string();
     assert!(refused.contains("invalid peer certificate"), "{refused}");
 }
 
 #[test]
-fn whoever_does_not_speak_tls_gets_no_page_and_no_line_in_the_log() {
+fn a_client_without_tls_gets_no_response_and_no_line_in_the_log() {
     let files = Files::new(TLS);
     let exporter = files.exporter();
-    for words in ["GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "\u{16}\u{3}\u{1}", "", "\0\0\0\0\0\0\0\0\0\0"] {
+    for bytes in ["GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "\u{16}\u{3}\u{1}", "", "\0\0\0\0\0\0\0\0\0\0"] {
         let mut client = TcpStream::connect(&exporter.address).unwrap();
-        client.write_all(words.as_bytes()).unwrap();
+        client.write_all(bytes.as_bytes()).unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
-        let mut answer = Vec::new();
-        let _ = client.read_to_end(&mut answer);
-        assert!(answer.len() < 10, "an alert at most: {answer:?}");
+        let mut response = Vec::new();
+        let _ = client.read_to_end(&mut response);
+        assert!(response.len() < 10, "an alert at most: {response:?}");
     }
-    assert!(files.client().is_let_in(&exporter.address));
+    assert!(files.client().connects(&exporter.address));
     assert_eq!(exporter.log().lines().count(), 1, "{}", exporter.log());
 }
 
 #[test]
-fn a_client_certificate_is_asked_for_and_verified() {
-    let known = format!("{TLS}  client_ca_file: ca.crt\n  client_auth_type: RequireAndVerifyClientCert\n");
-    let files = Files::new(&known);
-    Authority::new().sign(files.dir.path(), "stranger", "prometheus", true);
+fn client_certificates_are_verified() {
+    let files = Files::new("");
+    Authority::new().sign(files.dir.path(), "unknown", "prometheus", true);
     files.authority.sign(files.dir.path(), "expired", "prometheus", false);
-    let exporter = files.exporter();
-    assert!(files.with_certificate("client").is_let_in(&exporter.address));
-    assert!(!files.with_certificate("stranger").is_let_in(&exporter.address));
-    assert!(!files.with_certificate("expired").is_let_in(&exporter.address));
-    assert!(!files.client().is_let_in(&exporter.address), "none is shown");
-
-    files.write("web.yml", &known.replace("RequireAndVerifyClientCert", "VerifyClientCertIfGiven"));
-    assert!(files.with_certificate("client").is_let_in(&exporter.address));
-    assert!(!files.with_certificate("stranger").is_let_in(&exporter.address));
-    assert!(files.client().is_let_in(&exporter.address), "none is shown, and none need be");
+    for (client_auth_type, without) in [("RequireAndVerifyClientCert", false), ("VerifyClientCertIfGiven", true)] {
+        files.write("web.yml", &verifying(client_auth_type));
+        let exporter = files.exporter();
+        assert!(files.with_certificate("client").connects(&exporter.address));
+        assert!(!files.with_certificate("unknown").connects(&exporter.address));
+        assert!(!files.with_certificate("expired").connects(&exporter.address));
+        assert_eq!(files.client().connects(&exporter.address), without, "{client_auth_type}");
+    }
 }
 
 #[test]
-fn versions_suites_and_curves_are_those_that_were_chosen() {
+fn versions_cipher_suites_and_curves_are_those_of_the_file() {
     let files = Files::new(&format!("{TLS}  min_version: TLS13\n"));
     let exporter = files.exporter();
     let client = |version| Client::new(files.dir.path(), "ca.crt", None, &[version]);
-    assert_eq!(
-        (client(&TLS12).is_let_in(&exporter.address), client(&TLS13).is_let_in(&exporter.address)),
-        (false, true)
-    );
+    assert_eq!((client(&TLS12).connects(&exporter.address), client(&TLS13).connects(&exporter.address)), (false, true));
 
     files.write("web.yml", &format!("{TLS}  max_version: TLS12\n"));
-    assert_eq!(
-        (client(&TLS12).is_let_in(&exporter.address), client(&TLS13).is_let_in(&exporter.address)),
-        (true, false)
-    );
+    assert_eq!((client(&TLS12).connects(&exporter.address), client(&TLS13).connects(&exporter.address)), (true, false));
 
-    let chosen = "  max_version: TLS12\n  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]\n  \
+    let selected = "  max_version: TLS12\n  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]\n  \
                   curve_preferences: [CurveP384]\n";
     for (more, suite, curve) in [
-        (chosen, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, NamedGroup::secp384r1),
+        (selected, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, NamedGroup::secp384r1),
         ("", CipherSuite::TLS13_AES_256_GCM_SHA384, NamedGroup::X25519),
         ("  prefer_server_cipher_suites: false\n", CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, NamedGroup::X25519),
     ] {
         files.write("web.yml", &format!("{TLS}{more}"));
         let mut connection = files.client().connect(&exporter.address);
-        ask_again(&mut connection, "").unwrap();
+        request_on(&mut connection, "").unwrap();
         let agreed = &connection.conn;
         assert_eq!(agreed.negotiated_cipher_suite().unwrap().suite(), suite, "{more}");
         assert_eq!(agreed.negotiated_key_exchange_group().unwrap().name(), curve, "{more}");
-        assert_eq!(agreed.alpn_protocol(), Some(&b"http/1.1"[..]), "of HTTP/2 too, what we speak");
+        assert_eq!(agreed.alpn_protocol(), Some(&b"http/1.1"[..]), "the client also offers h2");
     }
 }
 
 #[test]
-fn certificates_may_stand_in_the_file_itself() {
+fn certificates_can_be_in_the_file_itself() {
     let files = Files::new("");
     let indented = |name: &str| {
         let text = fs::read_to_string(files.dir.path().join(name)).unwrap();
@@ -183,16 +180,17 @@ fn certificates_may_stand_in_the_file_itself() {
     };
     let (cert, key) = (indented("server.crt"), indented("server.key"));
     files.write("web.yml", &format!("tls_server_config:\n  cert: |\n{cert}  key: |\n{key}"));
-    assert!(files.client().is_let_in(&files.exporter().address));
+    assert!(files.client().connects(&files.exporter().address));
 }
 
 #[test]
-fn every_path_asks_for_a_user_and_the_right_password() {
+fn every_path_needs_a_user_and_the_right_password() {
     let files = Files::new(&users(&[("alice", "wonder:land", 4), ("bob", "builder", 4)]));
     let exporter = files.exporter();
     for path in ["/", "/metrics", "/-/healthy", "/-/ready", "/nothing"] {
         let refused = exporter.get(path, &[]);
         assert_eq!((refused.status, refused.header("www-authenticate")), (401, "Basic"), "{path}");
+        assert_eq!(refused.body, b"401 Unauthorized\n");
         let admitted = exporter.get(path, &[("Authorization", &login("alice", "wonder:land"))]);
         assert_eq!(admitted.status, if path == "/nothing" { 404 } else { 200 }, "{path}");
     }
@@ -207,94 +205,154 @@ fn every_path_asks_for_a_user_and_the_right_password() {
     }
     let mut client = TcpStream::connect(&exporter.address).unwrap();
     client.set_read_timeout(Some(SOON)).unwrap();
-    let refused = ask_again(&mut client, &login("alice", "wrong")).unwrap();
+    let refused = request_on(&mut client, &login("alice", "wrong")).unwrap();
     assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
-    assert_eq!(client.read(&mut [0; 16]).unwrap(), 0, "whoever is refused has to leave");
+    assert_eq!(client.read(&mut [0; 16]).unwrap(), 0, "the connection is closed after a 401");
+}
+
+fn time(mut work: impl FnMut()) -> Duration {
+    let began = Instant::now();
+    work();
+    began.elapsed()
 }
 
 /// The shortest of several times.
 fn fastest(mut work: impl FnMut()) -> Duration {
-    let time = |()| {
-        let began = Instant::now();
-        work();
-        began.elapsed()
-    };
-    [(); 4].map(time).into_iter().min().unwrap()
+    [(); 4].map(|()| time(&mut work)).into_iter().min().unwrap()
 }
 
 #[test]
-fn a_scrape_does_not_pay_bcrypt_each_time_and_the_time_tells_no_user() {
+fn a_right_password_is_hashed_once_and_the_time_does_not_tell_which_users_exist() {
     let files = Files::new(&users(&[("alice", "right", 9), ("bob", "b", 9), ("carol", "c", 9)]));
     let exporter = files.exporter();
-    let began = Instant::now();
-    assert_eq!(status(&exporter, "alice", "right"), 200);
-    let paid = began.elapsed();
+    let first = time(|| assert_eq!(status(&exporter, "alice", "right"), 200));
     let cached = fastest(|| assert_eq!(status(&exporter, "alice", "right"), 200));
     let wrong = fastest(|| assert_eq!(status(&exporter, "alice", "wrong"), 401));
     let unknown = fastest(|| assert_eq!(status(&exporter, "dave", "wrong"), 401));
-    println!("first {paid:?}, cached {cached:?}, wrong password {wrong:?}, unknown user {unknown:?}");
-    assert!(cached * 10 < paid, "cached {cached:?}, first {paid:?}");
+    println!("first {first:?}, cached {cached:?}, wrong password {wrong:?}, unknown user {unknown:?}");
+    assert!(cached * 5 < first, "cached {cached:?}, first {first:?}");
     let ratio = unknown.as_secs_f64() / wrong.as_secs_f64();
     // Without a hash to check, it would be a hundred times less.
-    assert!((0.2..5.0).contains(&ratio), "unknown user {unknown:?}, wrong password {wrong:?}");
+    assert!((0.1..10.0).contains(&ratio), "unknown user {unknown:?}, wrong password {wrong:?}");
+}
+
+/// A client with this source address.
+fn connect_from(source: &str, exporter: &Exporter) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let source: SocketAddr = format!("{source}:0").parse().unwrap();
+    socket.bind(&source.into()).unwrap();
+    socket.connect(&exporter.address.parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.set_read_timeout(Some(3 * SOON)).unwrap();
+    socket.into()
+}
+
+/// Sends logins with wrong passwords from these addresses, and does not wait for the responses.
+fn guess<'a>(exporter: &Exporter, sources: impl Iterator<Item = &'a str>) -> Vec<TcpStream> {
+    let guess = |(number, source)| {
+        let mut client = connect_from(source, exporter);
+        let login = login("alice", &format!("guess{number}"));
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\nAuthorization: {login}\r\n\r\n");
+        client.write_all(head.as_bytes()).unwrap();
+        client
+    };
+    sources.enumerate().map(guess).collect()
+}
+
+fn scrape_from(source: &str, exporter: &Exporter) -> Response {
+    let headers = [("Authorization", &*login("alice", "right"))];
+    exchange(&mut connect_from(source, exporter), &exporter.address, "GET", "/metrics", &headers).unwrap()
 }
 
 #[test]
-fn a_flood_of_wrong_passwords_takes_one_thread_and_no_scrape_waits_for_it() {
+fn wrong_passwords_take_one_thread_and_delay_no_password_that_was_right_before() {
     let files = Files::new(&users(&[("alice", "right", 9)]));
     let exporter = files.exporter();
     assert_eq!(status(&exporter, "alice", "right"), 200);
-    let flood: Vec<_> = (0..100)
-        .map(|number| {
-            let mut client = TcpStream::connect(&exporter.address).unwrap();
-            let head =
-                format!("GET / HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\n\r\n", login("alice", &number.to_string()));
-            client.write_all(head.as_bytes()).unwrap();
-            client
-        })
-        .collect();
-    let cached = fastest(|| assert_eq!(status(&exporter, "alice", "right"), 200));
-    let process = fs::read_to_string(format!("/proc/{}/status", exporter.pid())).unwrap();
-    let threads = process.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap();
+    let guesses = guess(&exporter, ["127.0.0.1"; 100].into_iter());
+    let page = Page(scrape_from("127.0.0.1", &exporter).text());
     // The one that serves, the one that checks, and perhaps one that has just checked.
-    assert!(threads.trim().parse::<u32>().unwrap() <= 4, "{threads} threads");
-    assert!(cached < Duration::from_millis(500), "{cached:?}");
-    drop(flood);
+    let threads = fs::read_to_string(format!("/proc/{}/status", exporter.pid())).unwrap();
+    let threads = threads.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap().trim().to_owned();
+    assert!(threads.parse::<u32>().unwrap() <= 4, "{threads} threads");
+    assert!(!page.up());
+    let unanswered = guesses.iter().filter(|client| !has_response(client)).count();
+    assert!(unanswered > 20, "the scrape waited for guesses: {unanswered} are left");
+}
+
+/// Whether a response, or the end of the connection, has arrived.
+fn has_response(client: &TcpStream) -> bool {
+    client.set_nonblocking(true).unwrap();
+    let arrived = client.peek(&mut [0]).is_ok();
+    client.set_nonblocking(false).unwrap();
+    arrived
+}
+
+/// Three hundred guesses just after a start, then the first scrape. Returns how many guesses were checked before it.
+fn checked_before_the_scrape<'a>(sources: impl Iterator<Item = &'a str>, scraper: &str) -> usize {
+    let files = Files::new(&users(&[("alice", "right", 10)]));
+    let exporter = files.exporter();
+    let guesses = guess(&exporter, sources);
+    let response = scrape_from(scraper, &exporter);
+    assert_eq!(response.status, 200);
+    let mut checked = 0;
+    for mut client in guesses.into_iter().filter(has_response) {
+        let mut head = [0; 12];
+        client.read_exact(&mut head).unwrap();
+        match &head {
+            b"HTTP/1.1 401" => checked += 1,
+            head => assert_eq!(head, b"HTTP/1.1 503", "{}", String::from_utf8_lossy(head)),
+        }
+    }
+    checked
 }
 
 #[test]
-fn users_that_change_hold_from_the_next_request_on() {
+fn a_right_password_waits_for_a_few_checks_whatever_others_guess() {
+    // Connecting three hundred clients takes a while, and checks go on meanwhile.
+    let one_address = checked_before_the_scrape(["127.0.0.2"; 300].into_iter(), "127.0.0.1");
+    let same_address = checked_before_the_scrape(["127.0.0.1"; 300].into_iter(), "127.0.0.1");
+    let addresses: Vec<_> = (0..300).map(|number| format!("127.0.1.{}", number % 250 + 1)).collect();
+    let many_addresses = checked_before_the_scrape(addresses.iter().map(String::as_str), "127.0.0.1");
+    println!("checks before the right password: {one_address}, {same_address}, {many_addresses}");
+    assert!(one_address.max(same_address).max(many_addresses) < 30);
+}
+
+#[test]
+fn changed_users_apply_from_the_next_request_on() {
     let files = Files::new(&users(&[("alice", "old", 4)]));
     let exporter = files.exporter();
-    let mut stays = TcpStream::connect(&exporter.address).unwrap();
-    assert!(ask_again(&mut stays, &login("alice", "old")).unwrap().starts_with("HTTP/1.1 200"));
+    let mut kept = TcpStream::connect(&exporter.address).unwrap();
+    assert!(request_on(&mut kept, &login("alice", "old")).unwrap().starts_with("HTTP/1.1 200"));
     assert_eq!(status(&exporter, "bob", "b"), 401);
 
     files.write("web.yml", &users(&[("alice", "new", 4), ("bob", "b", 4)]));
-    assert!(ask_again(&mut stays, &login("alice", "old")).unwrap().starts_with("HTTP/1.1 401"));
+    assert!(request_on(&mut kept, &login("alice", "old")).unwrap().starts_with("HTTP/1.1 401"));
     assert_eq!((status(&exporter, "alice", "new"), status(&exporter, "bob", "b")), (200, 200));
     assert_eq!(exporter.log().matches("read the web configuration again").count(), 1, "{}", exporter.log());
 }
 
 #[test]
-fn a_certificate_that_is_rotated_is_shown_from_the_next_handshake_on() {
+fn a_rotated_certificate_is_used_from_the_next_handshake_on() {
     let files = Files::new(TLS);
     let exporter = files.exporter();
     let old = files.client();
-    let mut stays = old.connect(&exporter.address);
-    assert!(!ask_again(&mut stays, "").unwrap().contains("connection: close"));
+    let mut kept = old.connect(&exporter.address);
+    assert!(!request_on(&mut kept, "").unwrap().contains("connection: close"));
 
     let rotated = Authority::new();
     rotated.write(files.dir.path(), "ca.crt");
     rotated.sign(files.dir.path(), "server", "localhost", true);
-    assert!(files.client().is_let_in(&exporter.address), "{}", exporter.log());
-    assert!(!old.is_let_in(&exporter.address));
-    let last = ask_again(&mut stays, "").unwrap();
-    assert!(last.starts_with("HTTP/1.1 200") && last.contains("connection: close"), "come in anew: {last}");
+    assert!(files.client().connects(&exporter.address), "{}", exporter.log());
+    assert!(!old.connects(&exporter.address));
+    let last = request_on(&mut kept, "").unwrap();
+    assert!(
+        last.starts_with("HTTP/1.1 200") && last.contains("connection: close"),
+        "the client has to make a new handshake: {last}"
+    );
 }
 
 #[test]
-fn a_secret_that_is_swapped_as_kubernetes_does_is_read_again() {
+fn a_secret_that_kubernetes_swaps_is_read_again() {
     let files = Files::new("");
     let path = |name: &str| files.dir.path().join(name);
     for (version, password) in [("v1", "one"), ("v2", "two")] {
@@ -313,12 +371,13 @@ fn a_secret_that_is_swapped_as_kubernetes_does_is_read_again() {
 }
 
 #[test]
-fn a_file_that_breaks_keeps_the_one_before_and_says_so_once() {
+fn a_broken_file_is_logged_once_and_the_previous_configuration_stays() {
     let good = format!("{TLS}{}", users(&[("alice", "s3cret", 4)]));
     let files = Files::new(&good);
     let (exporter, client) = (files.exporter(), files.client());
     let alice = login("alice", "s3cret");
     let admits = || client.get(&exporter.address, "/", &[("Authorization", &alice)]).unwrap().status == 200;
+    let admits_only_alice = || admits() && client.get(&exporter.address, "/", &[]).unwrap().status == 401;
     let refusals = || exporter.log().matches("cannot be used").count();
 
     for (number, (broken, why)) in [
@@ -333,14 +392,17 @@ fn a_file_that_breaks_keeps_the_one_before_and_says_so_once() {
     {
         files.write("web.yml", broken);
         for _ in 0..3 {
-            assert!(admits(), "{broken}");
-            assert_eq!(client.get(&exporter.address, "/", &[]).unwrap().status, 401, "{broken}");
+            assert!(admits_only_alice(), "{broken}");
         }
         assert!(exporter.logged(why).contains("level=error"), "{}", exporter.log());
-        thread::sleep(Duration::from_millis(1_100));
-        assert!(admits(), "tried again, and still wrong: {broken}");
         assert_eq!(refusals(), number + 1, "{}", exporter.log());
     }
+    // Longer than the time after which the same file is tried again.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1_500) {
+        assert!(admits_only_alice());
+    }
+    assert_eq!(refusals(), 5, "{}", exporter.log());
     fs::remove_file(files.dir.path().join("web.yml")).unwrap();
     assert!(admits());
     exporter.logged("No such file");
@@ -352,22 +414,57 @@ fn a_file_that_breaks_keeps_the_one_before_and_says_so_once() {
 }
 
 #[test]
-fn a_key_that_comes_late_is_waited_for() {
+fn a_file_that_checks_clients_less_is_refused_until_a_restart() {
+    let required = verifying("RequireAndVerifyClientCert");
+    let files = Files::new(&required);
+    let exporter = files.exporter();
+    let truncated_after = |end: &str| &required[..required.find(end).unwrap() + end.len()];
+    for (number, (weaker, why)) in [
+        (truncated_after("server.key\n"), "from RequireAndVerifyClientCert to NoClientCert"),
+        (&verifying("VerifyClientCertIfGiven"), "from RequireAndVerifyClientCert to VerifyClientCertIfGiven"),
+        (&verifying("NoClientCert").replace("  client_ca_file: ca.crt\n", ""), "to NoClientCert"),
+        (truncated_after("ca.crt\n"), "say client_auth_type"),
+        (truncated_after("tls_server_config:\n"), "has no tls_server_config any more"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        files.write("web.yml", weaker);
+        for _ in 0..3 {
+            assert!(!files.client().connects(&exporter.address), "{weaker}");
+            assert!(files.with_certificate("client").connects(&exporter.address), "{weaker}");
+        }
+        exporter.logged(why);
+        assert_eq!(exporter.log().matches("cannot be used").count(), number + 1, "{}", exporter.log());
+    }
+
+    files.write("web.yml", &format!("{required}  min_version: TLS13\n"));
+    let tls12 = Client::new(files.dir.path(), "ca.crt", Some("client"), &[&TLS12]);
+    assert!(!tls12.connects(&exporter.address));
+    files.write("web.yml", &required);
+    assert!(tls12.connects(&exporter.address), "an older version is no other client");
+
+    files.write("web.yml", &verifying("VerifyClientCertIfGiven"));
+    assert!(files.client().connects(&files.exporter().address), "after a restart");
+}
+
+#[test]
+fn a_certificate_without_its_key_yet_is_not_used() {
     let files = Files::new(TLS);
     let exporter = files.exporter();
-    assert!(files.client().is_let_in(&exporter.address));
+    assert!(files.client().connects(&exporter.address));
     let next = TempDir::new().unwrap();
     files.authority.sign(next.path(), "server", "localhost", true);
-    let bring = |name: &str| fs::copy(next.path().join(name), files.dir.path().join(name)).unwrap();
-    bring("server.crt");
-    assert!(files.client().is_let_in(&exporter.address), "by the certificate and key before");
+    let copy = |name: &str| fs::copy(next.path().join(name), files.dir.path().join(name)).unwrap();
+    copy("server.crt");
+    assert!(files.client().connects(&exporter.address), "with the previous certificate and key");
     exporter.logged("does not belong to the certificate");
-    bring("server.key");
-    assert!(files.client().is_let_in(&exporter.address));
+    copy("server.key");
+    assert!(files.client().connects(&exporter.address));
     exporter.logged("read the web configuration again");
 }
 
-/// What the program says of this file, and that it ends with status 2.
+/// What the program writes about this file before it ends with status 2.
 fn refusal(files: &Files) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_prompt-redis-exporter")).arg(files.option()).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -377,7 +474,7 @@ fn refusal(files: &Files) -> String {
 }
 
 #[test]
-fn a_wrong_file_exits_2_with_its_line() {
+fn an_invalid_file_exits_2_with_its_line() {
     let files = Files::new("");
     files.write("empty.pem", "");
     let good = hash("s3cret", 4);
@@ -390,7 +487,7 @@ fn a_wrong_file_exits_2_with_its_line() {
         ("basic_auth_users:\n  a: x\n  a: y\n", 2, "not YAML"),
         ("tls_config: {}\n", 1, "tls_config is no field: there are tls_server_config"),
         ("\nrate_limit:\n  burst: 1\n", 2, "rate_limit is not supported"),
-        ("tls_server_config: server.crt\n", 1, "tls_server_config should hold fields"),
+        ("tls_server_config: server.crt\n", 1, "tls_server_config should be fields"),
         ("tls_server_config:\n  min_version: TLS12\n", 1, "tls_server_config has no cert_file"),
         ("tls_server_config:\n  cert_file: server.crt\n", 1, "tls_server_config has no key_file"),
         ("tls_server_config: {cert_file: nowhere, key_file: x}\n", 1, "cert_file names /"),
@@ -399,31 +496,32 @@ fn a_wrong_file_exits_2_with_its_line() {
         ("tls_server_config:\n  cert_file: server.crt\n  key_file: client.key\n", 3, "key_file does not belong"),
         (&tls("  key: x\n"), 3, "key_file is given, and so is key"),
         (&format!("tls_server_config:\n  cert_file: server.crt\n  key: {one_line}"), 3, "key holds no private key"),
-        (&format!("tls_server_config: {one_line}"), 1, "should hold fields"),
+        (&format!("tls_server_config: {one_line}"), 1, "should be fields"),
         (&tls("  min_version: TLS10\n"), 4, "min_version is TLS10"),
-        (&tls("  max_version: 1.3\n"), 4, "max_version should be a text"),
-        (&tls("  max_version: '1.3'\n"), 4, "say TLS12 or TLS13"),
+        (&tls("  max_version: 1.3\n"), 4, "max_version is '1.3': say TLS12"),
+        (&tls("  max_version: [TLS13]\n"), 4, "max_version should be a string"),
         (&tls("  max_version: TLS12\n  min_version: TLS13\n"), 5, "above max_version"),
         (&tls("  client_ca_file: ca.crt\n"), 4, "say client_auth_type"),
         (&tls("  client_auth_type: RequireAndVerifyClientCert\n"), 4, "say client_ca_file"),
-        (&tls("  client_auth_type: RequireAnyClientCert\n"), 4, "keeps nobody out"),
+        (&tls("  client_auth_type: RequireAnyClientCert\n"), 4, "refuses nobody"),
         (&tls("  client_auth_type: Yes\n  client_ca_file: ca.crt\n"), 4, "client_auth_type is 'Yes': say NoClientCert"),
         (&tls("  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: empty.pem\n"), 5, "holds no certificate"),
         (&tls("  client_allowed_sans: [a]\n"), 4, "client_allowed_sans is not supported"),
-        (&tls("  cipher_suites: [TLS_AES_128_GCM_SHA256, TLS_RSA_WITH_RC4_128_SHA]\n"), 4, "choose of TLS_AES_256"),
-        (&tls("  cipher_suites: TLS_AES_128_GCM_SHA256\n"), 4, "should be a list"),
-        (&tls("  curve_preferences:\n    - CurveP521\n"), 4, "choose of X25519"),
-        (&tls("  prefer_server_cipher_suites: perhaps\n"), 4, "should be true or false"),
+        (&tls("  cipher_suites: [TLS_AES_128_GCM_SHA256, TLS_RSA_WITH_RC4_128_SHA]\n"), 4, "choose from TLS_AES_256"),
+        (&tls("  cipher_suites: TLS_AES_128_GCM_SHA256\n"), 4, "should be a sequence"),
+        (&tls("  curve_preferences:\n    - CurveP521\n"), 4, "choose from X25519"),
+        (&tls("  prefer_server_cipher_suites: perhaps\n"), 4, "should be a boolean"),
         (&tls("  ciphers: []\n"), 4, "tls_server_config.ciphers is no field"),
-        ("http_server_config:\n  http2: true\n", 2, "HTTP/1.1 alone"),
+        ("http_server_config:\n  http2: true\n", 2, "only HTTP/1.1"),
         ("http_server_config:\n  headers:\n    Server: x\n", 3, "headers.Server is no field"),
         ("http_server_config:\n  headers:\n    X-Frame-Options: allow\n", 3, "say deny or sameorigin"),
         ("http_server_config:\n  headers:\n    X-XSS-Protection: \"a\\nb\"\n", 3, "cannot"),
         ("basic_auth_users:\n  alice: s3cret\n", 2, "basic_auth_users.alice is no bcrypt hash: htpasswd"),
         ("basic_auth_users:\n  alice:\n", 2, "alice has no hash"),
-        ("basic_auth_users:\n  alice: [s3cret]\n", 2, "alice should be a text"),
-        ("basic_auth_users:\n  1: s3cret\n", 1, "put it into quotes"),
-        (&format!("basic_auth_users:\n  alice:{good}\n"), 1, "should hold fields"),
+        ("basic_auth_users:\n  alice: [s3cret]\n", 2, "alice should be a string"),
+        ("basic_auth_users:\n  1: s3cret\n", 2, "basic_auth_users.1 is no bcrypt hash"),
+        ("basic_auth_users:\n  [a]: s3cret\n", 2, "(name not shown) should be a string"),
+        (&format!("basic_auth_users:\n  alice:{good}\n"), 1, "basic_auth_users should be a map"),
         (&format!("basic_auth_users: {{\"alice:{good}\": }}\n"), 1, "a name with a colon"),
         (&format!("basic_auth_users:\n  bob: {good}\n  alice: {}\n", good.replace("$04$", "$20$")), 3, "a cost of 20"),
     ] {
@@ -434,7 +532,7 @@ fn a_wrong_file_exits_2_with_its_line() {
         assert!(!said.contains(&one_line[30..60]) && said.trim_end().lines().count() == 1, "{said}");
     }
     files.write("web.yml", "just words\n");
-    assert!(refusal(&files).contains("web.yml, line 1: the file should hold fields"));
+    assert!(refusal(&files).contains("web.yml, line 1: the file should be fields"));
     fs::write(files.dir.path().join("web.yml"), b"\xff").unwrap();
     assert!(refusal(&files).contains("not UTF-8"));
     fs::remove_file(files.dir.path().join("web.yml")).unwrap();
@@ -467,7 +565,7 @@ fn the_files_in_the_readme_are_taken_here_and_by_promtool() {
 }
 
 #[test]
-fn what_says_nothing_asks_for_nothing() {
+fn an_empty_section_is_as_if_it_were_not_there() {
     for config in ["", "# nothing\n", "tls_server_config:\nbasic_auth_users: {}\nhttp_server_config: {http2: false}\n"]
     {
         let files = Files::new(config);
@@ -476,49 +574,59 @@ fn what_says_nothing_asks_for_nothing() {
 }
 
 #[test]
-fn headers_stand_on_every_answer() {
+fn headers_are_set_on_every_response() {
     let headers = "http_server_config:\n  headers:\n    X-Frame-Options: deny\n    X-Content-Type-Options: nosniff\n    \
                    Content-Security-Policy: default-src 'none'\n    Strict-Transport-Security: max-age=300\n    \
                    X-XSS-Protection: ''\n";
     let files = Files::new(&format!("{headers}{}", users(&[("alice", "a", 4)])));
     let exporter = files.exporter();
-    for answer in [exporter.get("/", &[]), exporter.get("/metrics", &[("Authorization", &login("alice", "a"))])] {
-        assert_eq!(answer.header("x-frame-options"), "deny");
-        assert_eq!(answer.header("x-content-type-options"), "nosniff");
-        assert_eq!(answer.header("content-security-policy"), "default-src 'none'");
-        assert_eq!(answer.header("strict-transport-security"), "max-age=300");
-        assert!(!answer.headers.contains_key("x-xss-protection"));
+    for response in [exporter.get("/", &[]), exporter.get("/metrics", &[("Authorization", &login("alice", "a"))])] {
+        assert_eq!(response.header("x-frame-options"), "deny");
+        assert_eq!(response.header("x-content-type-options"), "nosniff");
+        assert_eq!(response.header("content-security-policy"), "default-src 'none'");
+        assert_eq!(response.header("strict-transport-security"), "max-age=300");
+        assert!(!response.headers.contains_key("x-xss-protection"));
     }
 }
 
 #[test]
-fn silent_clients_before_the_handshake_hold_no_more_than_their_place() {
+fn a_client_that_does_not_finish_its_handshake_is_disconnected_and_delays_no_exit() {
     let files = Files::new(TLS);
     let mut exporter = files.exporter();
+    let mut clients: Vec<_> = [&b""[..], &[0x16, 3, 1, 1]]
+        .into_iter()
+        .map(|bytes| {
+            let mut client = TcpStream::connect(&exporter.address).unwrap();
+            client.write_all(bytes).unwrap();
+            client.set_read_timeout(Some(3 * SOON)).unwrap();
+            client
+        })
+        .collect();
     let began = Instant::now();
-    let mut silent: Vec<_> = (0..200).map(|_| TcpStream::connect(&exporter.address).unwrap()).collect();
-    for client in &mut silent[..100] {
-        client.write_all(&[0x16, 3, 1, 1]).unwrap();
+    assert!(files.client().connects(&exporter.address), "others do not delay it");
+    for client in &mut clients {
+        assert_eq!(client.read(&mut [0; 64]).unwrap_or(0), 0, "closed without a response");
     }
-    let asked = Instant::now();
-    assert!(files.client().is_let_in(&exporter.address));
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-    for client in [0, 150] {
-        silent[client].set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        assert_eq!(silent[client].read(&mut [0; 64]).unwrap_or(0), 0, "closed without an answer");
-    }
-    assert!((9..15).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert!(began.elapsed() > Duration::from_secs(5), "that is less than a slow handshake may take");
 
     let _silent = TcpStream::connect(&exporter.address).unwrap();
-    thread::sleep(Duration::from_millis(50));
+    assert!(files.client().connects(&exporter.address), "so the silent client was accepted too");
     let began = Instant::now();
     exporter.signal("-TERM");
     assert_eq!(exporter.wait(), 0);
-    assert!(began.elapsed() < Duration::from_secs(2), "a handshake does not hold up the end: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 #[test]
-fn the_first_scrape_is_answered_soon_after_the_start() {
+fn a_thousand_silent_clients_do_not_delay_a_scrape_over_tls() {
+    let files = Files::new(TLS);
+    let exporter = files.exporter();
+    Silent::start(&exporter.address, 1_000).delay(|| assert!(files.client().connects(&exporter.address)));
+    exporter.logged("ran short: disconnecting");
+}
+
+#[test]
+fn the_first_scrape_over_tls_is_answered_soon_after_the_start() {
     let files = Files::new(&format!("{TLS}{}", users(&[("alice", "a", 4)])));
     let server = Server::redis7();
     let (client, alice, url) = (files.client(), login("alice", "a"), format!("--redis.url={}", server.url()));
@@ -596,6 +704,6 @@ fn prometheus_scrapes_over_tls_with_a_password() {
     };
     until("Prometheus has scraped", || query("up%7Bjob=%22admitted%22%7D").as_deref() == Some("1"));
     assert_eq!(query("redis_up").as_deref(), Some("1"));
-    until("Prometheus has tried without", || query("up%7Bjob=%22refused%22%7D").as_deref() == Some("0"));
+    until("Prometheus has scraped without a password", || query("up%7Bjob=%22refused%22%7D").as_deref() == Some("0"));
     assert!(!exporter.log().contains("s3cret"));
 }

@@ -5,35 +5,24 @@
 //!
 //! A pure function of a [`Page`]: it reads no clock and asks nobody.
 
-use std::{borrow::Cow, collections::HashSet, fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metrics::MetricType};
+
+use super::{
+    page::Page,
+    rows::{
+        GroupRow, Metric, Number, Row, Rows, StreamRow, build_row, count, counter, error_rows, flag, gauge,
+        instance_row, pattern_rows, server_error_rows, write,
+    },
 };
-
 use crate::{
-    model::backlog::{self, Waiting},
-    model::error::{Error, Kind},
-    model::snapshot::{Clock, Consumer, Group, Name, PendingSummary, Server, Snapshot, Stream, StreamState},
+    model::{
+        backlog::Oldest,
+        snapshot::{Consumer, Server},
+    },
     process::Process,
 };
-
-/// Everything that one page shows.
-#[derive(Debug)]
-pub struct Page {
-    /// What the collection found, or why it found nothing.
-    pub outcome: Arc<Result<Snapshot, Error>>,
-    /// How long the collection took; for a request that could not wait for its end, how long it waited.
-    pub duration: Duration,
-    /// Collections begun since the start.
-    pub collections: u64,
-    /// Errors since the start, in the order of [`Kind::ALL`].
-    pub errors: [u64; Kind::ALL.len()],
-    /// Our own process.
-    pub process: Process,
-}
 
 /// A metric as docs/metrics.md lists it.
 #[derive(Clone, Copy, Debug)]
@@ -55,13 +44,15 @@ pub struct Family {
 pub fn families() -> Vec<Family> {
     [
         list(&redis_metrics(), ""),
-        list(&instance_metrics(), "redis_version, redis_mode, role; on Valkey valkey_version"),
+        list(&instance_metrics(), "redis_version, redis_mode, role, maxmemory_policy; on Valkey valkey_version"),
         list(&server_metrics(), ""),
+        list(&server_error_metrics(), "err"),
         list(&stream_metrics(), "stream"),
         list(&group_metrics(), "stream, group"),
         list(&consumer_metrics(), "stream, group, consumer"),
         list(&build_metrics(), "version, revision, rustc"),
         list(&collected_metrics(), "stream"),
+        list(&pattern_metrics(), "pattern"),
         list(&self_metrics(), ""),
         list(&error_metrics(), "kind"),
         list(&process_metrics(), ""),
@@ -77,11 +68,13 @@ impl Collector for Page {
             let server: Vec<_> = snapshot.server.iter().map(|server| Row { labels: vec![], facts: server }).collect();
             write(&mut to, &instance_metrics(), &snapshot.server.iter().map(instance_row).collect::<Vec<_>>())?;
             write(&mut to, &server_metrics(), &server)?;
+            write(&mut to, &server_error_metrics(), &server_error_rows(snapshot))?;
             let rows = Rows::of(snapshot);
             write(&mut to, &stream_metrics(), &rows.streams)?;
             write(&mut to, &group_metrics(), &rows.groups)?;
             write(&mut to, &consumer_metrics(), &rows.consumers)?;
             write(&mut to, &collected_metrics(), &rows.streams)?;
+            write(&mut to, &pattern_metrics(), &pattern_rows(snapshot))?;
         }
         write(&mut to, &build_metrics(), &[build_row()])?;
         write(&mut to, &self_metrics(), &page)?;
@@ -129,12 +122,33 @@ fn server_metrics<'a>() -> Vec<Metric<&'a Server>> {
             SERVER_ABSENT,
             |s| s.evicted_keys.map(count),
         ),
+        gauge(
+            "redis_aof_last_write_status",
+            "1 if the append-only file could be written last time, 0 if not: then writes are refused",
+            SERVER_ABSENT,
+            |s| s.aof_last_write_ok.map(flag),
+        ),
+        gauge(
+            "redis_rdb_last_bgsave_status",
+            "1 if the last snapshot could be saved, 0 if not: then writes may be refused",
+            SERVER_ABSENT,
+            |s| s.rdb_last_bgsave_ok.map(flag),
+        ),
     ]
+}
+
+fn server_error_metrics() -> Vec<Metric<u64>> {
+    vec![counter(
+        "redis_errors_total",
+        "Errors that the server answered since it started, by their first word (errorstats)",
+        "Redis down, collector off, no right to INFO, or Redis before 6.2",
+        |errors| Some(count(*errors)),
+    )]
 }
 
 const STREAM_ABSENT: &str = "stream missing or not collected";
 
-fn stream_metrics<'a>() -> Vec<Metric<StreamFacts<'a>>> {
+fn stream_metrics<'a>() -> Vec<Metric<StreamRow<'a>>> {
     vec![
         gauge(
             "redis_stream_exists",
@@ -143,113 +157,127 @@ fn stream_metrics<'a>() -> Vec<Metric<StreamFacts<'a>>> {
             |s| s.exists.map(flag),
         ),
         gauge("redis_stream_length", "Entries in the stream (length)", STREAM_ABSENT, |s| {
-            Some(count(s.stream?.length))
+            Some(count(s.stream?.facts.length))
         }),
         gauge("redis_stream_groups", "Consumer groups of the stream (groups)", STREAM_ABSENT, |s| {
-            Some(count(s.stream?.group_count))
+            Some(count(s.stream?.facts.group_count))
         }),
         counter(
             "redis_stream_entries_added_total",
             "Entries ever added to the stream (entries-added); starts anew when the stream is deleted",
             "stream missing or not collected, or Redis before 7.0",
-            |s| s.stream?.entries_added.map(count),
+            |s| s.stream?.facts.entries_added.map(count),
         ),
         gauge(
             "redis_stream_first_entry_timestamp_seconds",
             "When the first entry was added, in seconds since 1970, from its id",
             "stream missing, empty or not collected, or the id is no time",
-            |s| s.clock?.timestamp_seconds(s.stream?.first?).map(Number::Float),
+            |s| s.clock?.timestamp_seconds(s.stream?.facts.first?).map(Number::Float),
         ),
         gauge(
             "redis_stream_last_entry_timestamp_seconds",
             "When the last entry was added, in seconds since 1970, from its id",
             "stream missing, empty or not collected, or the id is no time",
-            |s| s.clock?.timestamp_seconds(s.stream?.last?).map(Number::Float),
+            |s| s.clock?.timestamp_seconds(s.stream?.facts.last?).map(Number::Float),
         ),
     ]
 }
 
+const OLDEST_PENDING_ABSENT: &str = "nothing pending, group missing or not collected, or no right to XPENDING";
 const GROUP_ABSENT: &str = "group missing or not collected";
 
-fn group_metrics<'a>() -> Vec<Metric<GroupFacts<'a>>> {
+fn group_metrics<'a>() -> Vec<Metric<GroupRow<'a>>> {
     vec![
         gauge(
             "redis_stream_group_exists",
             "1 if the group is there, 0 if not; for each group that is named or found",
             "Redis down, or no right to look",
-            |g| Some(flag(g.found.is_some())),
+            |g| Some(flag(g.group.is_some())),
         ),
         gauge(
             "redis_stream_group_lag",
             "The lag as Redis reports it (lag), which KEDA scales on; it may count what is gone",
             "group missing or not collected, lag is null, or Redis before 7.0",
-            |g| g.found?.1.lag.map(Number::Int),
+            |g| g.group?.facts.lag.map(Number::Int),
         ),
         gauge(
             "redis_stream_group_messages_undelivered",
             "Entries that wait for delivery to the group, exactly",
-            "group missing or not collected, more wait than --collector.undelivered-max, or no right to count",
-            |g| backlog::waiting(g.found?.0, g.found?.1).entries().map(count),
+            "group missing or not collected, or the number is not known exactly",
+            |g| g.group?.backlog.undelivered.map(count),
+        ),
+        gauge(
+            "redis_stream_group_messages_undelivered_at_least",
+            "Entries that wait for delivery to the group, at least; the exact number where it is known",
+            GROUP_ABSENT,
+            |g| Some(count(g.group?.backlog.undelivered_at_least)),
         ),
         gauge(
             "redis_stream_group_messages_pending",
             "Entries delivered and not acknowledged (pending)",
             GROUP_ABSENT,
-            |g| Some(count(g.found?.1.pending)),
+            |g| Some(count(g.group?.facts.pending)),
         ),
         gauge(
             "redis_stream_group_messages_lost",
             "At least this many entries left the stream before the group read them, as far as Redis still shows it",
             "group missing or not collected, or no counter can tell",
-            |g| backlog::lost(g.found?.0, g.found?.1).map(count),
+            |g| g.group?.backlog.lost.map(count),
         ),
         gauge(
             "redis_stream_group_entries_read",
             "Redis's logical counter of entries the group has read (entries-read)",
             "group missing or not collected, entries-read is null, or Redis before 7.0",
-            |g| g.found?.1.entries_read.map(Number::Int),
+            |g| g.group?.facts.entries_read.map(Number::Int),
         ),
         gauge(
             "redis_stream_group_consumers",
             "Consumers ever created and not removed (consumers); they are not live workers",
             GROUP_ABSENT,
-            |g| Some(count(g.found?.1.consumers)),
+            |g| Some(count(g.group?.facts.consumers)),
         ),
         gauge(
             "redis_stream_group_consumers_with_pending",
             "Consumers that hold something pending",
-            GROUP_ABSENT,
-            |g| match g.found?.1 {
-                Group { pending: 0, .. } => Some(count(0)),
-                group => group.pending_summary.map(|summary| count(summary.consumers)),
-            },
+            "group missing or not collected, more than 50,000 consumers, or no right to XPENDING",
+            |g| g.group?.consumers_with_pending.map(count),
         ),
         gauge(
             "redis_stream_group_last_delivered_timestamp_seconds",
             "When the last entry delivered to the group was added, in seconds since 1970 (last-delivered-id)",
             "group missing or not collected, nothing was ever delivered (0-0), or the id is no time",
-            |g| g.clock?.timestamp_seconds(g.found?.1.last_delivered).map(Number::Float),
+            |g| g.clock?.timestamp_seconds(g.group?.facts.last_delivered).map(Number::Float),
         ),
         gauge(
             "redis_stream_group_oldest_undelivered_age_seconds",
             "How long the oldest entry that waits has been in the stream, by Redis's clock; 0 when none waits",
             "group missing or not collected, no right to look, or the id is no time",
-            |g| match backlog::waiting(g.found?.0, g.found?.1) {
-                Waiting::None => Some(Number::Float(0.0)),
-                Waiting::Some { oldest, .. } => g.clock?.age_seconds(oldest?).map(Number::Float),
+            |g| match g.group?.backlog.oldest {
+                Oldest::None => Some(Number::Float(0.0)),
+                Oldest::Entry(id) => g.clock?.age_seconds(id).map(Number::Float),
+                Oldest::Unknown => None,
             },
         ),
         gauge(
             "redis_stream_group_oldest_pending_age_seconds",
             "How long ago the lowest pending entry was added, by Redis's clock; 0 when none is pending",
             "group missing or not collected, no right to XPENDING, or the id is no time",
-            |g| match g.found?.1 {
-                Group { pending: 0, .. } => Some(Number::Float(0.0)),
-                Group { pending_summary: Some(PendingSummary { oldest, .. }), .. } => {
-                    g.clock?.age_seconds(*oldest).map(Number::Float)
-                }
-                Group { pending_summary: None, .. } => None,
+            |g| match g.group? {
+                group if group.facts.pending == 0 => Some(Number::Float(0.0)),
+                group => g.clock?.age_seconds(group.oldest_pending.as_ref()?.id).map(Number::Float),
             },
+        ),
+        gauge(
+            "redis_stream_group_oldest_pending_idle_seconds",
+            "Seconds since the lowest pending entry was last delivered",
+            OLDEST_PENDING_ABSENT,
+            |g| Some(milliseconds(g.group?.oldest_pending.as_ref()?.idle_ms)),
+        ),
+        gauge(
+            "redis_stream_group_oldest_pending_deliveries",
+            "How often the lowest pending entry was delivered",
+            OLDEST_PENDING_ABSENT,
+            |g| Some(count(g.group?.oldest_pending.as_ref()?.deliveries)),
         ),
     ]
 }
@@ -267,8 +295,8 @@ fn consumer_metrics<'a>() -> Vec<Metric<&'a Consumer>> {
         gauge(
             "redis_stream_group_consumer_idle_seconds",
             "Seconds since the consumer was last active (idle); since 7.2 an attempt to read counts too",
-            CONSUMERS_ABSENT,
-            |consumer| Some(Number::Float(Duration::from_millis(consumer.idle_ms).as_secs_f64())),
+            "as before; or the group has more than 1,000 consumers",
+            |consumer| consumer.idle_ms.map(milliseconds),
         ),
     ]
 }
@@ -279,12 +307,21 @@ fn build_metrics() -> Vec<Metric<()>> {
     })]
 }
 
-fn collected_metrics<'a>() -> Vec<Metric<StreamFacts<'a>>> {
+fn collected_metrics<'a>() -> Vec<Metric<StreamRow<'a>>> {
     vec![gauge(
         "prompt_redis_exporter_stream_collected",
-        "1 if every question about this stream was answered, 0 if one failed (wrong type, no right, unknown reply)",
+        "1 if this stream was collected completely, 0 if not (wrong type, no right, unknown reply, timeout)",
         "Redis down",
         |s| Some(flag(s.collected)),
+    )]
+}
+
+fn pattern_metrics() -> Vec<Metric<u64>> {
+    vec![gauge(
+        "prompt_redis_exporter_pattern_streams",
+        "Streams that the pattern matches",
+        "Redis down, or the first look-up has not come to its end",
+        |streams| Some(count(*streams)),
     )]
 }
 
@@ -299,13 +336,19 @@ fn self_metrics<'a>() -> Vec<Metric<&'a Page>> {
         counter("prompt_redis_exporter_collections_total", "Collections begun", "never", |page| {
             Some(count(page.collections))
         }),
+        counter(
+            "prompt_redis_exporter_scrapes_abandoned_total",
+            "Requests whose client left before the page was there",
+            "never",
+            |page| Some(count(page.abandoned)),
+        ),
     ]
 }
 
 fn error_metrics() -> Vec<Metric<u64>> {
     vec![counter(
         "prompt_redis_exporter_collection_errors_total",
-        "Questions that were not answered and collections that failed, by kind of error",
+        "Commands that were refused and collections that failed, by kind of error",
         "never",
         |errors| Some(count(*errors)),
     )]
@@ -333,49 +376,6 @@ fn process_metrics<'a>() -> Vec<Metric<&'a Process>> {
     ]
 }
 
-/// A sample's value.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Number {
-    Count(u64),
-    Int(i64),
-    Float(f64),
-}
-
-const fn count(count: u64) -> Number {
-    Number::Count(count)
-}
-
-fn flag(yes: bool) -> Number {
-    Number::Count(u64::from(yes))
-}
-
-/// A metric: a line of one of the tables above.
-struct Metric<T> {
-    kind: MetricType,
-    name: &'static str,
-    help: &'static str,
-    absent: &'static str,
-    value: fn(&T) -> Option<Number>,
-}
-
-const fn gauge<T>(
-    name: &'static str,
-    help: &'static str,
-    absent: &'static str,
-    value: fn(&T) -> Option<Number>,
-) -> Metric<T> {
-    Metric { kind: MetricType::Gauge, name, help, absent, value }
-}
-
-const fn counter<T>(
-    name: &'static str,
-    help: &'static str,
-    absent: &'static str,
-    value: fn(&T) -> Option<Number>,
-) -> Metric<T> {
-    Metric { kind: MetricType::Counter, name, help, absent, value }
-}
-
 fn list<T>(metrics: &[Metric<T>], labels: &'static str) -> Vec<Family> {
     let family = |metric: &Metric<T>| Family {
         name: metric.name,
@@ -387,162 +387,6 @@ fn list<T>(metrics: &[Metric<T>], labels: &'static str) -> Vec<Family> {
     metrics.iter().map(family).collect()
 }
 
-type Labels<'a> = Vec<(&'static str, Cow<'a, str>)>;
-
-/// What the samples of one set of labels are made from.
-struct Row<'a, T> {
-    labels: Labels<'a>,
-    facts: T,
-}
-
-fn write<T>(to: &mut DescriptorEncoder<'_>, metrics: &[Metric<T>], rows: &[Row<'_, T>]) -> fmt::Result {
-    for metric in metrics {
-        let mut samples = rows.iter().filter_map(|row| Some((&row.labels, (metric.value)(&row.facts)?))).peekable();
-        if samples.peek().is_none() {
-            continue;
-        }
-        // The crate puts `_total` behind a counter's name itself.
-        let name = metric.name.strip_suffix("_total").unwrap_or(metric.name);
-        let mut family = to.encode_descriptor(name, metric.help, None, metric.kind)?;
-        match samples.next_if(|(labels, _)| labels.is_empty()) {
-            Some((_, number)) => number.encode(metric.kind, family)?,
-            None => {
-                for (labels, number) in samples {
-                    number.encode(metric.kind, family.encode_family(labels)?)?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-impl Number {
-    fn encode(self, kind: MetricType, to: MetricEncoder<'_>) -> fmt::Result {
-        match (kind, self) {
-            (MetricType::Counter, Self::Count(count)) => ConstCounter::new(count).encode(to),
-            (MetricType::Counter, Self::Float(float)) => ConstCounter::new(float).encode(to),
-            (_, Self::Count(count)) => ConstGauge::new(count).encode(to),
-            (_, Self::Float(float)) => ConstGauge::new(float).encode(to),
-            (_, Self::Int(int)) => ConstGauge::new(int).encode(to),
-        }
-    }
-}
-
-/// A stream's samples come from this.
-#[derive(Clone, Copy)]
-struct StreamFacts<'a> {
-    clock: Option<Clock>,
-    exists: Option<bool>,
-    collected: bool,
-    stream: Option<&'a Stream>,
-}
-
-/// A group's samples come from this: `found` is the group and its stream, `None` where it is missing.
-#[derive(Clone, Copy)]
-struct GroupFacts<'a> {
-    clock: Option<Clock>,
-    found: Option<(&'a Stream, &'a Group)>,
-}
-
-/// A snapshot, laid out for the page. Two names that are shown alike would cost the whole page, so only the first of
-/// them, in the order of their bytes, is on it.
-#[derive(Default)]
-struct Rows<'a> {
-    streams: Vec<Row<'a, StreamFacts<'a>>>,
-    groups: Vec<Row<'a, GroupFacts<'a>>>,
-    consumers: Vec<Row<'a, &'a Consumer>>,
-}
-
-impl<'a> Rows<'a> {
-    fn of(snapshot: &'a Snapshot) -> Self {
-        let mut rows = Self::default();
-        let mut shown = HashSet::new();
-        for (name, state) in &snapshot.streams {
-            let label = name.shown();
-            if shown.insert(label.clone()) {
-                rows.add_stream(snapshot.clock, label, state);
-            }
-        }
-        rows
-    }
-
-    fn add_stream(&mut self, clock: Option<Clock>, label: Cow<'a, str>, state: &'a StreamState) {
-        let (exists, collected, stream) = match state {
-            StreamState::Found(stream) => (Some(true), stream.refused.is_empty(), Some(&**stream)),
-            StreamState::Missing { .. } => (Some(false), true, None),
-            StreamState::Failed { exists, .. } => (*exists, false, None),
-        };
-        let labels = vec![("stream", label)];
-        self.add_groups(clock, &labels, state);
-        self.streams.push(Row { labels, facts: StreamFacts { clock, exists, collected, stream } });
-    }
-
-    fn add_groups(&mut self, clock: Option<Clock>, stream_labels: &Labels<'a>, state: &'a StreamState) {
-        let mut shown = HashSet::new();
-        let mut add = |name: &'a Name, found: Option<(&'a Stream, &'a Group)>| {
-            let label = name.shown();
-            if shown.insert(label.clone()) {
-                let mut labels = stream_labels.clone();
-                labels.push(("group", label));
-                if let Some((_, group)) = found {
-                    add_consumers(&mut self.consumers, &labels, group);
-                }
-                self.groups.push(Row { labels, facts: GroupFacts { clock, found } });
-            }
-        };
-        match state {
-            StreamState::Found(stream) => {
-                for (name, group) in &stream.groups {
-                    add(name, Some((stream, group)));
-                }
-                for name in &stream.missing_groups {
-                    add(name, None);
-                }
-            }
-            // Of another type, or not there: so are its groups.
-            StreamState::Missing { groups } | StreamState::Failed { exists: Some(false), groups, .. } => {
-                for name in groups {
-                    add(name, None);
-                }
-            }
-            StreamState::Failed { .. } => {}
-        }
-    }
-}
-
-fn add_consumers<'a>(rows: &mut Vec<Row<'a, &'a Consumer>>, group_labels: &Labels<'a>, group: &'a Group) {
-    let mut shown = HashSet::new();
-    for consumer in &group.busy_consumers {
-        let label = consumer.name.shown();
-        if shown.insert(label.clone()) {
-            let mut labels = group_labels.clone();
-            labels.push(("consumer", label));
-            rows.push(Row { labels, facts: consumer });
-        }
-    }
-}
-
-fn instance_row(server: &Server) -> Row<'_, &Server> {
-    let fields = [
-        ("redis_version", &server.redis_version),
-        ("redis_mode", &server.mode),
-        ("role", &server.role),
-        ("valkey_version", &server.valkey_version),
-    ];
-    let labels = fields.into_iter().filter_map(|(label, value)| Some((label, Cow::from(value.as_deref()?))));
-    Row { labels: labels.collect(), facts: server }
-}
-
-fn build_row() -> Row<'static, ()> {
-    let labels = [
-        ("version", env!("CARGO_PKG_VERSION")),
-        ("revision", env!("PROMPT_REDIS_EXPORTER_REVISION")),
-        ("rustc", env!("PROMPT_REDIS_EXPORTER_RUSTC")),
-    ];
-    Row { labels: labels.map(|(label, value)| (label, value.into())).into(), facts: () }
-}
-
-fn error_rows(errors: &[u64; Kind::ALL.len()]) -> Vec<Row<'static, u64>> {
-    let row = |(kind, count): (Kind, &u64)| Row { labels: vec![("kind", kind.as_str().into())], facts: *count };
-    Kind::ALL.into_iter().zip(errors).map(row).collect()
+fn milliseconds(ms: u64) -> Number {
+    Number::Float(Duration::from_millis(ms).as_secs_f64())
 }

@@ -1,0 +1,200 @@
+//! Makes connections: to one server, to the master that Sentinels name, or to a Cluster. Has no deadline of its own: the
+//! collection has one.
+
+use std::{io, sync::Arc, time::Duration};
+
+use redis::{
+    AsyncConnectionConfig, ConnectionAddr, FromRedisValue, RedisConnectionInfo, aio::MultiplexedConnection,
+    cluster::ClusterClientBuilder, io::tcp::TcpSettings,
+};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    connection::Connection,
+    endpoint::Endpoint,
+    framing::{Framed, Violation},
+    tls,
+};
+use crate::{
+    config::Topology,
+    model::error::{Error, Kind},
+};
+
+/// How long sent bytes may stay unacknowledged by the other machine: a connection whose other end vanished is noticed
+/// while there is still time for a new one. What is under way before Redis's first reply fits into the other machine's
+/// buffer, so that a Redis that is only busy is not taken for one that vanished.
+const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(2);
+
+/// A command to a node of a Cluster is repeated so often, with so many milliseconds in between: the node may be handing
+/// a slot over.
+const CLUSTER_RETRIES: u32 = 3;
+const CLUSTER_RETRY_WAIT: (u64, u64) = (20, 200);
+
+/// redis-rs has limits of its own, of seconds, where it is not told others.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Connects and logs in.
+pub(super) async fn connect(endpoint: &Endpoint) -> Result<Connection, Error> {
+    let connection = match &endpoint.topology {
+        Topology::Single => to_single(endpoint).await,
+        Topology::Sentinel(master) => to_master(endpoint, master).await,
+        Topology::Cluster => to_cluster(endpoint).await,
+    };
+    connection.map_err(|error| error.context(format_args!("cannot connect to {endpoint}")))
+}
+
+async fn to_single(endpoint: &Endpoint) -> Result<Connection, Error> {
+    let address = endpoint.addresses.first().ok_or_else(|| Error::new(Kind::Connect, "no address"))?;
+    let link = Link::open(endpoint, address, &endpoint.current_login()?).await?;
+    Ok(Connection::to_one(link.connection, link.violation, endpoint.to_string()))
+}
+
+/// Asks the Sentinels in turn where the master is, and connects to it if it says itself that it is one.
+async fn to_master(endpoint: &Endpoint, master: &str) -> Result<Connection, Error> {
+    let mut last = Error::new(Kind::Connect, "no Sentinel");
+    for sentinel in &endpoint.addresses {
+        let found = match master_address(endpoint, sentinel, master).await {
+            Ok(address) => to_server_that_is_master(endpoint, &address).await,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(connection) => return Ok(connection),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn to_server_that_is_master(endpoint: &Endpoint, address: &ConnectionAddr) -> Result<Connection, Error> {
+    let mut link = Link::open(endpoint, address, &endpoint.current_login()?).await?;
+    let role: redis::Value = link.query(&redis::cmd("ROLE")).await?;
+    let role = redis::Value::into_sequence(role).ok().and_then(|role| role.into_iter().next());
+    match role.map(String::from_redis_value) {
+        Some(Ok(role)) if role == "master" => {
+            Ok(Connection::to_one(link.connection, link.violation, endpoint.to_string()))
+        }
+        _ => Err(Error::new(Kind::Connect, format!("{address} is not the master, as the Sentinel says"))),
+    }
+}
+
+/// Where this Sentinel says that the master is.
+async fn master_address(endpoint: &Endpoint, sentinel: &ConnectionAddr, master: &str) -> Result<ConnectionAddr, Error> {
+    let mut link = Link::open(endpoint, sentinel, &endpoint.sentinel_login).await?;
+    let mut command = redis::cmd("SENTINEL");
+    command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+    let found: Option<(String, u16)> = link.query(&command).await?;
+    let (host, port) =
+        found.ok_or_else(|| Error::new(Kind::Connect, format!("Sentinel {sentinel} knows no master {master}")))?;
+    Ok(match sentinel {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    })
+}
+
+async fn to_cluster(endpoint: &Endpoint) -> Result<Connection, Error> {
+    let login = endpoint.current_login()?;
+    let (shortest, longest) = CLUSTER_RETRY_WAIT;
+    let mut builder = ClusterClientBuilder::new(endpoint.addresses.clone())
+        .retries(CLUSTER_RETRIES)
+        .min_retry_wait(shortest)
+        .max_retry_wait(longest)
+        .connection_timeout(NO_LIMIT)
+        .response_timeout(NO_LIMIT)
+        .tcp_settings(tcp_settings());
+    if let Some(username) = login.username() {
+        builder = builder.username(username);
+    }
+    if let Some(password) = login.password() {
+        builder = builder.password(password);
+    }
+    if endpoint.is_tls() {
+        builder = builder.certs(tls::cluster_certificates(&endpoint.tls)?);
+    }
+    let connection = builder.build()?.get_async_connection().await?;
+    Ok(Connection::to_cluster(connection, endpoint.to_string()))
+}
+
+fn tcp_settings() -> TcpSettings {
+    let settings = TcpSettings::default().set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(UNACKNOWLEDGED_FOR);
+    settings
+}
+
+/// A connection to one server, with what ended it if it broke the protocol.
+struct Link {
+    connection: MultiplexedConnection,
+    violation: Violation,
+}
+
+impl Link {
+    async fn open(endpoint: &Endpoint, address: &ConnectionAddr, login: &RedisConnectionInfo) -> Result<Self, Error> {
+        match address {
+            ConnectionAddr::Unix(path) => {
+                Self::log_in(UnixStream::connect(path).await.map_err(|error| refused(&error))?, login).await
+            }
+            ConnectionAddr::Tcp(host, port) => Self::log_in(tcp(host, *port).await?, login).await,
+            ConnectionAddr::TcpTls { host, port, .. } => {
+                let config = tls::client_config(&endpoint.tls)?;
+                let name = ServerName::try_from(host.clone()).map_err(|_| {
+                    Error::new(Kind::Connect, format!("'{host}' is no name that a certificate can have"))
+                })?;
+                let connector = TlsConnector::from(Arc::new(config));
+                let stream =
+                    connector.connect(name, tcp(host, *port).await?).await.map_err(|error| handshake_failed(&error))?;
+                Self::log_in(stream, login).await
+            }
+            _ => Err(Error::new(Kind::Connect, "an address of an unknown kind")),
+        }
+    }
+
+    async fn log_in(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        login: &RedisConnectionInfo,
+    ) -> Result<Self, Error> {
+        let violation = Violation::default();
+        let stream = Framed::new(stream, Arc::clone(&violation));
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let setup = MultiplexedConnection::new_with_config(login, stream, config).await;
+        let (connection, driver) = setup.map_err(|error| match violation.get() {
+            Some(sentence) => Error::new(Kind::Protocol, sentence.clone()),
+            None => error.into(),
+        })?;
+        tokio::spawn(driver);
+        Ok(Self { connection, violation })
+    }
+
+    async fn query<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, Error> {
+        command.query_async(&mut self.connection).await.map_err(|error| match self.violation.get() {
+            Some(sentence) => Error::new(Kind::Protocol, sentence.clone()),
+            None => error.into(),
+        })
+    }
+}
+
+async fn tcp(host: &str, port: u16) -> Result<TcpStream, Error> {
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| refused(&error))?;
+    stream.set_nodelay(true).map_err(|error| refused(&error))?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_FOR)).map_err(|error| refused(&error))?;
+    Ok(stream)
+}
+
+fn refused(error: &io::Error) -> Error {
+    Error::new(Kind::Connect, error.to_string())
+}
+
+fn handshake_failed(error: &io::Error) -> Error {
+    let hint = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidMessage(_)) => ": it does not speak TLS; is it a redis:// port?",
+        _ => "",
+    };
+    Error::new(Kind::Connect, format!("the TLS handshake failed: {error}{hint}"))
+}

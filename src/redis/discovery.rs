@@ -1,0 +1,181 @@
+//! Finds the streams that patterns name, by `SCAN`.
+//!
+//! `SCAN` walks all keys of Redis. A look-up takes a bounded share of each collection and goes on where it stopped in
+//! the next one. What was found is asked meanwhile, and forgotten when it is gone. So in a small key space a new stream
+//! is on the next page, and a large one holds up no page.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::try_join_all;
+
+use super::{
+    collect::Stop,
+    commands,
+    connection::{Connection, Node},
+    progress::Progress,
+    replies::{self, Reply},
+};
+use crate::{
+    config::Groups,
+    model::{error::Error, snapshot::Name},
+};
+
+/// How long a step of `SCAN` should take, its way there and back included; its size is adapted to that.
+const STEP: Duration = Duration::from_millis(2);
+/// Keys that one step walks.
+const KEYS_A_STEP: std::ops::RangeInclusive<u32> = 500..=4_000;
+/// Steps that a pattern gets in each collection, however slow they are.
+const FEWEST_STEPS: usize = 5;
+
+/// A walk that took Redis a while is not repeated at once: at most a fifth of Redis's time goes into look-ups.
+const REST: u32 = 4;
+
+/// The look-ups of all patterns.
+#[derive(Debug, Default)]
+pub(super) struct Discovery {
+    look_ups: BTreeMap<String, LookUp>,
+    keys_a_step: Option<u32>,
+}
+
+/// The look-up of one pattern.
+#[derive(Debug, Default)]
+struct LookUp {
+    groups: Groups,
+    /// Streams that are known to match.
+    known: BTreeSet<Name>,
+    /// Streams found since this walk began.
+    found: BTreeSet<Name>,
+    /// Where each node's walk goes on; nodes that are not in it are walked to their end.
+    cursors: BTreeMap<Node, u64>,
+    /// All keys were walked at least once.
+    complete: bool,
+    /// How long the steps of this walk took.
+    walked_for: Duration,
+    /// When the next walk may begin.
+    rests_until: Option<Instant>,
+}
+
+impl Discovery {
+    pub(super) fn new(patterns: &BTreeMap<String, Groups>) -> Self {
+        let look_up = |groups: &Groups| LookUp { groups: groups.clone(), ..LookUp::default() };
+        let look_ups = patterns.iter().map(|(pattern, groups)| (pattern.clone(), look_up(groups)));
+        Self { look_ups: look_ups.collect(), keys_a_step: None }
+    }
+
+    /// The streams that are known, with the groups that are wanted of them.
+    pub(super) fn known(&self) -> impl Iterator<Item = (&Name, &Groups)> {
+        self.look_ups.values().flat_map(|look_up| look_up.known.iter().map(|key| (key, &look_up.groups)))
+    }
+
+    /// These streams are gone.
+    pub(super) fn forget(&mut self, gone: &BTreeSet<Name>) {
+        for look_up in self.look_ups.values_mut() {
+            look_up.known.retain(|key| !gone.contains(key));
+            look_up.found.retain(|key| !gone.contains(key));
+        }
+    }
+
+    /// How many streams each pattern matches, where all keys were walked at least once.
+    pub(super) fn matches(&self) -> BTreeMap<String, u64> {
+        let complete = self.look_ups.iter().filter(|(_, look_up)| look_up.complete);
+        complete.map(|(pattern, look_up)| (pattern.clone(), look_up.known.len() as u64)).collect()
+    }
+
+    /// True while some keys were not walked since the walk began.
+    pub(super) fn is_walking(&self) -> bool {
+        self.look_ups.values().any(|look_up| !look_up.cursors.is_empty())
+    }
+
+    /// Walks on until this moment, or to the end of the keys.
+    pub(super) async fn advance(
+        &mut self,
+        connection: &Connection,
+        until: Instant,
+        progress: &Progress,
+    ) -> Result<(), Stop> {
+        if self.look_ups.is_empty() {
+            return Ok(());
+        }
+        let nodes = connection.nodes().await.map_err(Stop::Lost)?;
+        let mut keys = self.keys_a_step.unwrap_or(*KEYS_A_STEP.start() * 2);
+        let mut left = u32::try_from(self.look_ups.len()).unwrap_or(u32::MAX);
+        for (pattern, look_up) in &mut self.look_ups {
+            let share = Instant::now() + until.saturating_duration_since(Instant::now()) / left;
+            left -= 1;
+            look_up.begin(&nodes);
+            let mut steps = 0;
+            while !look_up.cursors.is_empty() && (steps < FEWEST_STEPS || Instant::now() < share) {
+                steps += 1;
+                let began = Instant::now();
+                if let Some(refused) = look_up.step(connection, pattern, keys).await? {
+                    progress.lock().failures.push(refused);
+                    break;
+                }
+                look_up.walked_for += began.elapsed();
+                keys = adapt(keys, began.elapsed());
+            }
+            look_up.rest();
+        }
+        self.keys_a_step = Some(keys);
+        Ok(())
+    }
+}
+
+/// More keys where a step was quick, fewer where it was slow.
+fn adapt(keys: u32, took: Duration) -> u32 {
+    let keys = if took < STEP { keys.saturating_mul(2) } else { keys / 2 };
+    keys.clamp(*KEYS_A_STEP.start(), *KEYS_A_STEP.end())
+}
+
+impl LookUp {
+    /// Begins a new walk where the last one came to its end. Nodes that left are forgotten.
+    fn begin(&mut self, nodes: &[Node]) {
+        let rests = self.rests_until.is_some_and(|until| Instant::now() < until);
+        if self.cursors.is_empty() && !rests {
+            self.walked_for = Duration::ZERO;
+            self.found.clear();
+            self.cursors = nodes.iter().map(|node| (node.clone(), 0)).collect();
+        } else {
+            self.cursors.retain(|node, _| nodes.contains(node));
+        }
+    }
+
+    /// A walk that came to its end is followed by a rest.
+    fn rest(&mut self) {
+        if self.cursors.is_empty() && !self.walked_for.is_zero() {
+            self.rests_until = Some(Instant::now() + REST * std::mem::take(&mut self.walked_for));
+        }
+    }
+
+    /// One step on each node, at the same time. An error that concerns only the look-up ends this walk.
+    async fn step(&mut self, connection: &Connection, pattern: &str, keys: u32) -> Result<Option<Error>, Stop> {
+        let step = |(node, cursor): (&Node, &u64)| {
+            let (node, command) = (node.clone(), commands::scan(*cursor, pattern, keys));
+            async move { Ok((connection.send_to(&node, &command).await?, node)) }
+        };
+        let replies = try_join_all(self.cursors.iter().map(step)).await.map_err(Stop::Lost)?;
+        let mut failures = Vec::new();
+        for (reply, node) in replies {
+            let page = Reply::read(reply, replies::scan_page);
+            let Some((cursor, found)) = Stop::note(page, format!("SCAN MATCH {pattern}"), &mut failures)? else {
+                self.cursors.clear();
+                return Ok(failures.pop());
+            };
+            self.known.extend(found.iter().cloned());
+            self.found.extend(found);
+            match cursor {
+                0 => self.cursors.remove(&node),
+                cursor => self.cursors.insert(node, cursor),
+            };
+        }
+        if self.cursors.is_empty() {
+            // What this walk did not find is not there any more, or no longer a stream.
+            self.known = std::mem::take(&mut self.found);
+            self.complete = true;
+        }
+        Ok(None)
+    }
+}

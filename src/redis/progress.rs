@@ -1,0 +1,181 @@
+//! What one collection knows so far. At its end, or at its deadline, that is the snapshot: what was not reached is
+//! absent.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    config::Groups,
+    model::{
+        backlog::{Backlog, Count, LagTrust, Reading},
+        error::Error,
+        snapshot::{
+            Clock, Consumer, Group, GroupFacts, Name, OldestPending, Server, Snapshot, Stream, StreamFacts, StreamId,
+            StreamState,
+        },
+    },
+};
+
+/// The knowledge of a collection, which a request with little time may look at while the collection goes on.
+#[derive(Clone, Default)]
+pub struct Progress(Arc<Mutex<Known>>);
+
+impl Progress {
+    /// The snapshot of what is known now; `None` where Redis has not answered at all. `ended` is why there is no more.
+    #[must_use]
+    pub fn partial(&self, ended: Error) -> Option<Snapshot> {
+        let mut known = self.lock().clone();
+        known.failures.push(ended);
+        known.answered.then(|| known.into_snapshot())
+    }
+
+    /// The snapshot of a collection that came to its end.
+    pub(super) fn complete(&self) -> Snapshot {
+        std::mem::take(&mut *self.lock()).into_snapshot()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Progress`].
+#[derive(Clone, Default)]
+pub(super) struct Known {
+    /// Redis answered at least one command.
+    pub(super) answered: bool,
+    pub(super) clock: Option<Clock>,
+    pub(super) server: Option<Server>,
+    pub(super) trust: LagTrust,
+    pub(super) patterns: BTreeMap<String, u64>,
+    pub(super) failures: Vec<Error>,
+    pub(super) streams: BTreeMap<Name, KnownStream>,
+}
+
+/// One stream, from before its first command on.
+#[derive(Clone)]
+pub(super) struct KnownStream {
+    /// Which of its groups are wanted.
+    pub(super) wanted: Groups,
+    /// It was named, and so is shown as missing where it is.
+    pub(super) named: bool,
+    pub(super) state: State,
+}
+
+#[derive(Clone)]
+pub(super) enum State {
+    /// Nothing is known yet.
+    Unknown,
+    Missing,
+    Failed {
+        error: Error,
+        exists: Option<bool>,
+    },
+    Found(Box<Found>),
+}
+
+/// A stream that is there.
+#[derive(Clone)]
+pub(super) struct Found {
+    pub(super) stream: StreamFacts,
+    /// Its groups; `None` where `XINFO GROUPS` was refused.
+    pub(super) groups: Option<BTreeMap<Name, GroupFacts>>,
+    pub(super) evidence: Evidence,
+    pub(super) pending: BTreeMap<Name, Pending>,
+    pub(super) failures: Vec<Error>,
+    /// Commands about it that are to be answered yet.
+    pub(super) open: usize,
+}
+
+/// How stream and groups were read, and what stands above their last delivered ids.
+#[derive(Clone)]
+pub(super) enum Evidence {
+    OneMoment(Vec<Count>),
+    TwoCommands {
+        /// The first entry above an id.
+        first_above: BTreeMap<StreamId, StreamId>,
+        no_scripts: bool,
+    },
+}
+
+/// What is pending in a group.
+#[derive(Clone, Default)]
+pub(super) struct Pending {
+    pub(super) oldest: Option<OldestPending>,
+    /// How many consumers hold something.
+    pub(super) consumers: Option<u64>,
+    /// Those that are shown.
+    pub(super) busiest: Vec<Consumer>,
+}
+
+impl Known {
+    pub(super) fn found(&mut self, key: &Name) -> Option<&mut Found> {
+        match self.streams.get_mut(key).map(|stream| &mut stream.state) {
+            Some(State::Found(found)) => Some(found),
+            _ => None,
+        }
+    }
+
+    fn into_snapshot(self) -> Snapshot {
+        let trust = self.trust;
+        let streams = self.streams.into_iter().filter_map(|(key, stream)| Some((key, stream.into_state(trust)?)));
+        Snapshot {
+            clock: self.clock,
+            server: self.server,
+            streams: streams.collect(),
+            patterns: self.patterns,
+            failures: self.failures,
+        }
+    }
+}
+
+impl KnownStream {
+    /// `None` for a stream that was only found by a pattern, and is gone or was not reached: nobody asked for it.
+    fn into_state(self, trust: LagTrust) -> Option<StreamState> {
+        let named: Vec<_> = self.wanted.named.iter().cloned().collect();
+        match self.state {
+            State::Unknown => Some(StreamState::NotCollected),
+            State::Missing => self.named.then_some(StreamState::Missing { groups: named }),
+            State::Failed { error, exists } => Some(StreamState::Failed { error, exists, groups: named }),
+            State::Found(found) => Some(StreamState::Found(Box::new(found.into_stream(&self.wanted, trust)))),
+        }
+    }
+}
+
+impl Found {
+    fn into_stream(self, wanted: &Groups, trust: LagTrust) -> Stream {
+        let Self { stream, groups, evidence, mut pending, failures, open } = self;
+        let missing = |groups: &BTreeMap<Name, GroupFacts>| {
+            wanted.named.iter().filter(|name| !groups.contains_key(*name)).cloned().collect()
+        };
+        let missing_groups = groups.as_ref().map(missing).unwrap_or_default();
+        let group = |(name, facts): (Name, GroupFacts)| {
+            let pending = pending.remove(&name).unwrap_or_default();
+            let backlog = Backlog::new(&stream, &facts, evidence.reading(facts.last_delivered), trust);
+            (name, Group::new(facts, backlog, pending))
+        };
+        let groups = groups.unwrap_or_default().into_iter().filter(|(name, _)| wanted.wants(name)).map(group).collect();
+        Stream { facts: stream, groups, missing_groups, failures, complete: open == 0 }
+    }
+}
+
+impl Evidence {
+    fn reading(&self, last_delivered: StreamId) -> Reading<'_> {
+        match self {
+            Self::OneMoment(counts) => Reading::OneMoment(counts),
+            Self::TwoCommands { first_above, no_scripts } => {
+                let oldest = first_above.get(&last_delivered).copied();
+                Reading::TwoCommands { oldest, no_scripts: *no_scripts }
+            }
+        }
+    }
+}
+
+impl Group {
+    fn new(facts: GroupFacts, backlog: Backlog, pending: Pending) -> Self {
+        let consumers_with_pending = if facts.pending == 0 { Some(0) } else { pending.consumers };
+        Self { facts, backlog, oldest_pending: pending.oldest, consumers_with_pending, busy_consumers: pending.busiest }
+    }
+}
