@@ -261,16 +261,17 @@ impl Collector {
         let found = found_groups.iter().map(|(key, groups)| (*key, groups, false));
         let mut open = Vec::new();
         for (key, groups, named) in named.chain(found) {
+            if named || !self.selection.exact.contains_key(key) {
+                open.push(key.clone());
+            }
             let stream = known.streams.entry(key.clone()).or_insert_with(|| KnownStream {
                 wanted: config::Groups::default(),
                 named,
                 state: State::Unknown,
             });
             stream.wanted.merge(groups);
-            if matches!(stream.state, State::Unknown) && !open.contains(key) {
-                open.push(key.clone());
-            }
         }
+        open.retain(|key| known.streams.get(key).is_some_and(|stream| matches!(stream.state, State::Unknown)));
         open
     }
 
