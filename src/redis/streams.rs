@@ -37,7 +37,8 @@ const STREAMS_A_WRITE: usize = 64;
 /// Bytes of commands that may be under way before Redis answered the first. The other machine takes them even while
 /// Redis is busy; more of them would look as if that machine had vanished.
 pub(super) const COMMANDS_BEFORE_FIRST_REPLY: usize = 48 << 10;
-/// Streams of unknown size that are asked at first; twice as many after each reply.
+/// Streams of unknown size that are asked at first; twice as many after each reply, as long as they fit if they are as
+/// large as the largest so far.
 const UNKNOWN_AT_FIRST: usize = 4;
 
 /// The size of each stream's last reply, kept from collection to collection.
@@ -76,6 +77,8 @@ struct Window {
     /// Streams of unknown size that are under way, and how many of them may be.
     unknown: usize,
     unknown_at_most: usize,
+    /// The largest reply so far: those of unknown size may be as large.
+    largest: usize,
     answered: bool,
 }
 
@@ -90,7 +93,7 @@ struct Batch {
 
 impl Window {
     const fn new(answered: bool) -> Self {
-        Self { reply_bytes: 0, command_bytes: 0, unknown: 0, unknown_at_most: UNKNOWN_AT_FIRST, answered }
+        Self { reply_bytes: 0, command_bytes: 0, unknown: 0, unknown_at_most: UNKNOWN_AT_FIRST, largest: 0, answered }
     }
 
     /// The next streams that may be asked now; none where something has to be answered first.
@@ -131,11 +134,14 @@ impl Window {
         commands && replies && !alone
     }
 
-    fn answered(&mut self, batch: &Batch) {
+    fn answered(&mut self, batch: &Batch, sizes: &Sizes) {
         self.reply_bytes -= batch.reply_bytes;
         self.command_bytes -= batch.command_bytes;
         self.unknown -= batch.unknown;
-        self.unknown_at_most = self.unknown_at_most.saturating_mul(2);
+        let largest = batch.keys.iter().filter_map(|key| sizes.known(key)).max();
+        self.largest = self.largest.max(largest.unwrap_or(0));
+        let fit = REPLIES_UNDER_WAY / self.largest.max(1);
+        self.unknown_at_most = self.unknown_at_most.saturating_mul(2).min(fit).max(1);
         self.answered = true;
     }
 }
@@ -167,10 +173,10 @@ pub(super) async fn collect(
             }
             Stop::Lost(error)
         })?;
-        window.answered(&batch);
         let mut known = progress.lock();
         known.answered |= replies.iter().any(errors::is_reply);
         batch.read(replies, sizes, &mut known)?;
+        window.answered(&batch, sizes);
     }
 }
 
