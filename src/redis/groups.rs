@@ -25,7 +25,7 @@ use crate::{
     config::Collect,
     model::{
         backlog::{self, LagTrust, Position},
-        error::Kind,
+        error::{Error, Kind},
         snapshot::{Consumer, GroupFacts, Name, StreamId},
     },
 };
@@ -65,6 +65,12 @@ pub(super) struct Scripts {
 impl Scripts {
     /// A refusal is remembered so long: the right may be given meanwhile.
     const REMEMBERED: Duration = Duration::from_secs(300);
+
+    /// No right to run scripts, or to run one of their commands, or no such command.
+    fn are_refused(error: &Error) -> bool {
+        let said = error.to_string();
+        error.kind() == Kind::Permission || ["unknown command", "ACL failure"].iter().any(|words| said.contains(words))
+    }
 
     fn allowed(&self) -> bool {
         self.refused.is_none_or(|refused| refused.elapsed() > Self::REMEMBERED)
@@ -281,8 +287,12 @@ impl Groups<'_> {
                     (Reply::Failed(error), Some(wanted))
                         if !error.is_about_the_server() && matches!(error.kind(), Kind::Permission | Kind::Other) =>
                     {
-                        // No right to scripts is no failure: only the numbers that need one stay unknown.
-                        self.scripts.refused = Some(Instant::now());
+                        if Scripts::are_refused(&error) {
+                            // That is no failure: only the numbers that need a script stay unknown.
+                            self.scripts.refused = Some(Instant::now());
+                        } else {
+                            found.failures.push(error.context("reading the stream by script"));
+                        }
                         Ok(self.without_script(step, found, &wanted))
                     }
                     (moment, _) => read_moment(moment, &step.key, known).map(|()| None),
@@ -318,6 +328,14 @@ fn expect(steps: &VecDeque<Step>, known: &mut Known) {
             found.open += 1;
         }
     }
+}
+
+/// The most entries that a count may meet: the largest lag, where all groups have one.
+fn waiting(found: &Found) -> u64 {
+    let groups = found.groups.iter().flatten().filter(|(_, facts)| backlog::needs_script(&found.stream, facts));
+    let lags = groups.map(|(_, facts)| facts.lag.and_then(|lag| u64::try_from(lag).ok()));
+    let most = lags.fold(Some(0), |most, lag| Some(most?.max(lag?)));
+    most.unwrap_or(u64::MAX).min(found.stream.length)
 }
 
 enum Backlog {

@@ -11,16 +11,15 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start() -> Self {
-        Self::of(Flavor::Redis7)
+        Self::with(Flavor::Redis7, &[])
     }
 
-    pub fn of(flavor: Flavor) -> Self {
+    /// With further options of redis-server.
+    pub fn with(flavor: Flavor, args: &[&str]) -> Self {
         let node = |()| {
-            let (bus, timeout) = (free_port().to_string(), "1000");
-            Server::start_with(
-                flavor,
-                &["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", timeout],
-            )
+            let bus = free_port().to_string();
+            let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "1000"];
+            Server::start_with(flavor, &[&cluster, args].concat())
         };
         let nodes: Vec<_> = [(); 3].map(node).into();
         for (node, slots) in nodes.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
