@@ -60,7 +60,7 @@ fn measure(generation: Generation) {
     let files = [ALERTS, RULES].map(|name| hurried(dir.path(), name));
     let prometheus = Prometheus::start(generation, dir.path(), &config("1s", &[], &files), &[]);
     within(Duration::from_secs(60), "every rule has run", || {
-        let recorded = prometheus.number("count(stream_group_day_obs:messages_lost:increase1m)");
+        let recorded = prometheus.number("count(stream_group_day_obs:minutes_behind:increase1m)");
         recorded.filter(|groups| *groups == GROUPS as f64)
     });
     let mut costs = Costs { intervals: [ALERTS, RULES].into_iter().flat_map(intervals).collect(), ..Costs::default() };
