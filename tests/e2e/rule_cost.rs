@@ -29,8 +29,14 @@ const LOOKS: usize = 10;
 /// On a busy machine it takes a while until each group has had a quiet moment.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-const OF_STREAM: [(&str, u64); 4] =
-    [("exists", 1), ("length", 1_000), ("entries_added_total", 5_000), ("last_entry_timestamp_seconds", 1)];
+const OF_STREAM: [(&str, u64); 6] = [
+    ("exists", 1),
+    ("length", 1_000),
+    ("groups", 1),
+    ("entries_added_total", 5_000),
+    ("first_entry_timestamp_seconds", 1),
+    ("last_entry_timestamp_seconds", 1),
+];
 const OF_GROUP: [(&str, u64); 9] = [
     ("exists", 1),
     ("lag", 172),
@@ -54,7 +60,7 @@ fn measure(generation: Generation) {
     let files = [ALERTS, RULES].map(|name| hurried(dir.path(), name));
     let prometheus = Prometheus::start(generation, dir.path(), &config("1s", &[], &files), &[]);
     within(Duration::from_secs(60), "every rule has run", || {
-        let recorded = prometheus.number("count(stream_group_day_obs:messages_lost:increase1m)");
+        let recorded = prometheus.number("count(stream_group_day_obs:minutes_behind:increase1m)");
         recorded.filter(|groups| *groups == GROUPS as f64)
     });
     let mut costs = Costs { intervals: [ALERTS, RULES].into_iter().flat_map(intervals).collect(), ..Costs::default() };
@@ -171,6 +177,8 @@ fn show(time: u64, samples: &mut Samples) {
         samples.add(metric, exporter, 1, time);
     }
     samples.add("redis_evicted_keys_total", exporter, 0, time);
+    samples.add("redis_aof_last_write_status", exporter, 1, time);
+    samples.add("redis_errors_total", &format!("{exporter},err=\"OOM\""), 0, time);
     for index in 0..GROUPS {
         let stream = stream(index);
         let group = format!("{stream},group=\"group{index}\"");
