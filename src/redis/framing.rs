@@ -126,6 +126,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Follows the bytes in pieces of this size.
@@ -144,6 +146,25 @@ mod tests {
             assert_eq!(follow(replies, piece), Ok(At::Type), "{piece}");
         }
         assert_eq!(follow(b"$5\r\nab", 3), Ok(At::String { left: 5 }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_followed_alike_in_pieces_and_at_once(
+            pieces in prop::collection::vec(
+                prop_oneof![
+                    prop::sample::select(&[&b"$3\r\nabc\r\n"[..], b"*2\r\n", b":-1\r\n", b"+OK\r\n", b"$", b"9", b"-", b"\r\n", b"\n"])
+                        .prop_map(<[u8]>::to_vec),
+                    prop::collection::vec(any::<u8>(), 0..4),
+                ],
+                0..20,
+            ),
+            piece in 1_usize..40,
+        ) {
+            let bytes = pieces.concat();
+            let (cut, whole) = (follow(&bytes, piece), follow(&bytes, bytes.len().max(1)));
+            prop_assert_eq!(cut, whole);
+        }
     }
 
     #[test]
