@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export RUST_BACKTRACE ?= 0
 
-.PHONY: demo test tools check unit e2e chart image deny bench
+.PHONY: demo test tools check unit e2e chart stress soak image deny bench
 
 ## A simulated night of observing on the newest Redis that is here, and the exporter's page of it. Ends on Ctrl-C or
 ## after DEMO_SECONDS.
@@ -27,7 +27,7 @@ check:
 # Examples are built first: the tests run the simulated night.
 unit:
 	$(CARGO) build --examples --quiet
-	$(CARGO) test --lib --test it
+	$(CARGO) test --lib --test it --test stress
 
 ## Alerts, dashboards and runbook, end to end on real parts.
 e2e:
@@ -38,6 +38,20 @@ e2e:
 chart:
 	$(CARGO) build --quiet
 	.tools/venv/bin/pytest --quiet tests/deploy
+
+## Workloads and faults in full, and collections beside writers at full speed. Writes the tables of docs/reliability.md. Takes
+## less than fifteen minutes on two quiet cores, so only a small form of it is part of `make test`.
+stress:
+	scripts/install-tools.sh test
+	scripts/install-tools.sh stress
+	$(CARGO) build --release --examples --quiet
+	$(CARGO) test --release --test stress -- full
+
+## A whole night of observing, sped up, with faults now and then and two scrapers: a part of `make stress`.
+soak:
+	scripts/install-tools.sh test
+	$(CARGO) build --release --examples --quiet
+	$(CARGO) test --release --test stress -- full night
 
 ## Builds the image with buildah, on base images made here. Needs root; takes some ten minutes, so it is not part of
 ## `make test`.

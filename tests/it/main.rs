@@ -4,6 +4,7 @@
 #![allow(clippy::float_cmp, clippy::cast_precision_loss, reason = "values on a page are small whole numbers")]
 
 mod acl;
+mod any_input;
 mod backlog;
 mod cli;
 mod client;

@@ -10,6 +10,7 @@
 mod endurance;
 mod faults;
 mod meter;
+mod night;
 mod peer;
 mod report;
 #[path = "../it/support/mod.rs"]
@@ -55,7 +56,8 @@ fn main() -> ExitCode {
     let chosen = |name: &str| words.iter().filter(|word| *word != "full").all(|word| name.contains(word.as_str()));
     let mut failed = Vec::new();
     let mut sections = Vec::new();
-    for (section, scenarios) in [("workloads", workloads::ALL), ("faults", faults::ALL), ("endurance", endurance::ALL)]
+    for (section, scenarios) in
+        [("workloads", workloads::ALL), ("faults", faults::ALL), ("endurance", endurance::ALL), ("night", night::ALL)]
     {
         let mut rows = Vec::new();
         for scenario in scenarios.iter().filter(|scenario| chosen(scenario.name)) {
