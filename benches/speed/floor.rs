@@ -16,7 +16,8 @@ use redis::{Value, from_redis_value};
 use crate::{support::Server, workload::Workload};
 
 /// Counts, and gives the first, of the entries above an id.
-const COUNT: &str = "local e=redis.call('XRANGE',KEYS[1],'('..ARGV[1],'+','COUNT',ARGV[2]) return {#e,e[1] and e[1][1]}";
+const COUNT: &str =
+    "local e=redis.call('XRANGE',KEYS[1],'('..ARGV[1],'+','COUNT',ARGV[2]) return {#e,e[1] and e[1][1]}";
 /// The exporter's own limits: entries, bytes, and consumers beyond which no summary is asked.
 const COUNTED: usize = 1_000;
 const COUNTED_BYTES: usize = 1 << 20;

@@ -34,11 +34,13 @@ pub fn load() -> f64 {
 
 fn versions() -> Vec<(String, String)> {
     let python = tool("venv/bin/python").display().to_string();
-    let packages = "from importlib.metadata import version as v; print(v('prometheus-client'), 'and redis', v('redis'))";
+    let packages =
+        "from importlib.metadata import version as v; print(v('prometheus-client'), 'and redis', v('redis'))";
     let redis = first_line("redis-server", &["--version"]);
     let redis = redis.split("v=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default().to_owned();
     let theirs = first_line(&tool("bin/redis_exporter").display().to_string(), &["--version"]);
-    let theirs = theirs.split("Exporter ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default().to_owned();
+    let theirs =
+        theirs.split("Exporter ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default().to_owned();
     [
         ("Redis", redis),
         ("prompt-redis-exporter", first_line(&binary().display().to_string(), &["--version"])),

@@ -9,7 +9,12 @@
 //! `SECONDS_EACH` is the time that each exporter may take in each workload over each link; one that is slow is scraped in
 //! fewer rounds. `WORKLOADS`, a list with commas, leaves others out.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on should fail")]
-#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small numbers"
+)]
 #![allow(unreachable_pub, reason = "everything here is reached from the modules beside it")]
 
 #[path = "../../tests/it/client.rs"]
@@ -130,7 +135,8 @@ struct Share(usize);
 impl Share {
     /// As many as fit into the time of each exporter, and at least one.
     fn of(scrape: Duration) -> Self {
-        let seconds = std::env::var("SECONDS_EACH").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(SECONDS_EACH);
+        let seconds =
+            std::env::var("SECONDS_EACH").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(SECONDS_EACH);
         Self(((seconds / scrape.as_secs_f64()) as usize).clamp(1, ROUNDS))
     }
 
@@ -145,8 +151,7 @@ impl Candidate {
         // Connects, and learns sizes and keys.
         let first = time(|| _ = exporter.scrape(""));
         let mut page_bytes = 0;
-        let second =
-            if first < Duration::from_secs(20) { time(|| page_bytes = exporter.scrape("")) } else { first };
+        let second = if first < Duration::from_secs(20) { time(|| page_bytes = exporter.scrape("")) } else { first };
         let (samples, gzipped, gzip_bytes) = (Samples::default(), Samples::default(), 0);
         Self { exporter, samples, gzipped, gzip_bytes, page_bytes, share: Share::of(second) }
     }
