@@ -40,7 +40,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use exporter::Exporter;
+use exporter::{Exporter, POLLER};
 use floor::Bare;
 use results::{Cost, Floor, Gzip, Measured, Results, Stall};
 use scraper::Scraper;
@@ -48,11 +48,13 @@ use support::{Proxy, Server};
 use workload::Workload;
 
 const ROUNDS: usize = 301;
-const SECONDS_EACH: f64 = 4.0;
+const SECONDS_EACH: f64 = 3.0;
 /// Scrapes while another client watches for stalls.
 const WATCHED: usize = 21;
 /// After a scrape, so that what it leaves behind is counted with it.
 const SETTLE: Duration = Duration::from_millis(1);
+/// An exporter that takes longer for its first page is not scraped again in that workload.
+const TOO_LONG: Duration = Duration::from_secs(20);
 const GZIP: &str = "Accept-Encoding: gzip\r\n";
 /// What the proxy delays each way: it adds a millisecond to a round trip.
 const ONE_WAY: Duration = Duration::from_micros(500);
@@ -135,9 +137,8 @@ struct Share(usize);
 impl Share {
     /// As many as fit into the time of each exporter, and at least one.
     fn of(scrape: Duration) -> Self {
-        let seconds =
-            std::env::var("SECONDS_EACH").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(SECONDS_EACH);
-        Self(((seconds / scrape.as_secs_f64()) as usize).clamp(1, ROUNDS))
+        let seconds = std::env::var("SECONDS_EACH").ok().and_then(|seconds| seconds.parse().ok());
+        Self(((seconds.unwrap_or(SECONDS_EACH) / scrape.as_secs_f64()) as usize).clamp(1, ROUNDS))
     }
 
     const fn takes(self, round: usize) -> bool {
@@ -146,33 +147,36 @@ impl Share {
 }
 
 impl Candidate {
-    fn new(name: &'static str, workload: &Workload, port: u16) -> Self {
-        let mut exporter = Exporter::start(name, workload, port);
+    fn new(name: &'static str, workload: &Workload, redis: u32, port: u16) -> Self {
+        let exporter = Exporter::start(name, workload, port);
+        let (samples, gzipped) = Default::default();
+        let mut candidate = Self { exporter, samples, gzipped, gzip_bytes: 0, page_bytes: 0, share: Share(0) };
         // Connects, and learns sizes and keys.
-        let first = time(|| _ = exporter.scrape(""));
-        let mut page_bytes = 0;
-        let second = if first < Duration::from_secs(20) { time(|| page_bytes = exporter.scrape("")) } else { first };
-        let (samples, gzipped, gzip_bytes) = (Samples::default(), Samples::default(), 0);
-        Self { exporter, samples, gzipped, gzip_bytes, page_bytes, share: Share::of(second) }
-    }
-
-    fn measure(&mut self, redis: u32, with_gzip: bool) {
-        let pid = self.exporter.pid();
-        let exporter = &mut self.exporter;
-        let bytes = &mut self.page_bytes;
-        self.samples.take(|| usage::cpu(pid), redis, || *bytes = exporter.scrape(""));
-        if with_gzip {
-            let bytes = &mut self.gzip_bytes;
-            self.gzipped.take(|| usage::cpu(pid), redis, || *bytes = exporter.scrape(GZIP));
+        candidate.scrape(redis);
+        if candidate.samples.times[0] < TOO_LONG {
+            candidate.scrape(redis);
+            candidate.share = Share::of(candidate.samples.times[1]);
+            candidate.samples = Samples::default();
         }
+        candidate
     }
 
-    fn finish(mut self, server: &Server) -> Cost {
-        let watched = self.share.0.min(WATCHED);
+    fn scrape(&mut self, redis: u32) {
+        let (pid, exporter, bytes) = (self.exporter.pid(), &mut self.exporter, &mut self.page_bytes);
+        self.samples.take(|| usage::cpu(pid), redis, || *bytes = exporter.scrape(""));
+    }
+
+    fn scrape_gzipped(&mut self, redis: u32) {
+        let (pid, exporter, bytes) = (self.exporter.pid(), &mut self.exporter, &mut self.gzip_bytes);
+        self.gzipped.take(|| usage::cpu(pid), redis, || *bytes = exporter.scrape(GZIP));
+    }
+
+    fn finish(mut self, server: &Server, is_direct: bool) -> Cost {
+        let watched = self.share.0.clamp(1, WATCHED);
         let resident_mib = self.exporter.resident_mib();
         let exporter = &mut self.exporter;
-        let stall = usage::stall(server, watched, || _ = exporter.scrape(""));
-        let work = usage::work(server, || _ = exporter.scrape(""));
+        let stall = is_direct.then(|| usage::stall(server, watched, || _ = exporter.scrape("")));
+        let work = is_direct.then(|| usage::work(server, || _ = exporter.scrape("")));
         let gzip = (!self.gzipped.times.is_empty()).then(|| Gzip {
             p50_ms: usage::latency(&self.gzipped.times).p50_ms,
             cpu_ms: self.gzipped.cpu_ms(),
@@ -193,10 +197,11 @@ impl Candidate {
 }
 
 fn measure(workload: &Workload, server: &Server, one_way: Duration) -> Measured {
+    let is_direct = one_way.is_zero();
     let proxy = Proxy::to(server, one_way);
-    let port = if one_way.is_zero() { server.port } else { proxy.port() };
+    let port = if is_direct { server.port } else { proxy.port() };
     let redis: u32 = server.pid().parse().unwrap();
-    let mut candidates: Vec<_> = exporter::ALL.iter().map(|name| Candidate::new(name, workload, port)).collect();
+    let mut candidates: Vec<_> = exporter::ALL.iter().map(|name| Candidate::new(name, workload, redis, port)).collect();
     let mut bare = Bare::new(workload, server, port);
     let mut empty = Scraper::new(&candidates[0].exporter.address);
     let mut floor = |round: &mut Samples| {
@@ -218,15 +223,18 @@ fn measure(workload: &Workload, server: &Server, one_way: Duration) -> Measured 
             floor(&mut floors);
         }
         for candidate in candidates.iter_mut().filter(|candidate| candidate.share.takes(round)) {
-            candidate.measure(redis, one_way.is_zero());
+            candidate.scrape(redis);
+            if is_direct && candidate.exporter.name != POLLER {
+                candidate.scrape_gzipped(redis);
+            }
         }
     }
     let watched = floor_share.0.min(WATCHED);
     let floor = Floor {
         latency: usage::latency(&floors.times),
         redis_cpu_ms: floors.redis_cpu_ms(),
-        stall: usage::stall(server, watched, || floor(&mut Samples::default())),
-        work: usage::work(server, || floor(&mut Samples::default())),
+        stall: is_direct.then(|| usage::stall(server, watched, || floor(&mut Samples::default()))),
+        work: is_direct.then(|| usage::work(server, || floor(&mut Samples::default()))),
     };
     let measured = Measured {
         workload: workload.name.to_owned(),
@@ -235,7 +243,7 @@ fn measure(workload: &Workload, server: &Server, one_way: Duration) -> Measured 
         only_in_chart: workload.only_in_chart,
         added_ms: usage::milliseconds(2 * one_way),
         floor,
-        exporters: candidates.into_iter().map(|candidate| candidate.finish(server)).collect(),
+        exporters: candidates.into_iter().map(|candidate| candidate.finish(server, is_direct)).collect(),
     };
     print(&measured);
     measured
@@ -250,10 +258,4 @@ fn print(measured: &Measured) {
         print!("; {} {p50:.2} ms ({:.2} x), CPU {:.2} ms", cost.exporter, p50 / floor, cost.cpu_ms);
     }
     println!();
-}
-
-fn time(work: impl FnOnce()) -> Duration {
-    let began = Instant::now();
-    work();
-    began.elapsed()
 }

@@ -50,8 +50,9 @@ pub struct Measured {
 pub struct Floor {
     pub latency: Latency,
     pub redis_cpu_ms: f64,
-    pub stall: Stall,
-    pub work: Work,
+    /// Only without a proxy, which changes neither.
+    pub stall: Option<Stall>,
+    pub work: Option<Work>,
 }
 
 /// What a scrape of one exporter costs.
@@ -63,8 +64,8 @@ pub struct Cost {
     pub gzip: Option<Gzip>,
     pub cpu_ms: f64,
     pub redis_cpu_ms: f64,
-    pub stall: Stall,
-    pub work: Work,
+    pub stall: Option<Stall>,
+    pub work: Option<Work>,
     pub resident_mib: f64,
     pub page_bytes: usize,
 }

@@ -8,7 +8,7 @@ use crate::documents::check;
 #[path = "../../benches/speed/results.rs"]
 mod results;
 
-use results::{Cost, Latency, Measured, Results};
+use results::{Cost, Latency, Measured, Results, Stall, Work};
 
 const OURS: &str = "prompt-redis-exporter";
 const THEIRS: &str = "redis_exporter";
@@ -148,17 +148,13 @@ fn each_workload_is_the_measured_one() {
         let floor = &measured.floor;
         writeln!(
             text,
-            "| floor | {} | {} | {} | {} | | {} | {} / {} | {} | {} | {} | | |",
+            "| floor | {} | {} | {} | {} | | {} | {} | | |",
             link(measured),
             floor.latency.scrapes,
             digits(floor.latency.p50_ms),
             p99(floor.latency),
             digits(floor.redis_cpu_ms),
-            digits(floor.stall.median_ms),
-            digits(floor.stall.worst_ms),
-            thousands(&floor.work.commands.to_string()),
-            thousands(&floor.work.reads.to_string()),
-            bytes(floor.work.reply_bytes as f64),
+            of_redis(floor.stall, floor.work),
         )
         .unwrap();
         for cost in &measured.exporters {
@@ -170,7 +166,7 @@ fn each_workload_is_the_measured_one() {
 
 fn row(measured: &Measured, cost: &Cost) -> String {
     format!(
-        "| {} | {} | {} | {} | {} | {} | {} | {} / {} | {} | {} | {} | {} | {} MiB |",
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} MiB |",
         cost.exporter,
         link(measured),
         cost.latency.scrapes,
@@ -178,14 +174,20 @@ fn row(measured: &Measured, cost: &Cost) -> String {
         p99(cost.latency),
         digits(cost.cpu_ms),
         digits(cost.redis_cpu_ms),
-        digits(cost.stall.median_ms),
-        digits(cost.stall.worst_ms),
-        thousands(&cost.work.commands.to_string()),
-        thousands(&cost.work.reads.to_string()),
-        bytes(cost.work.reply_bytes as f64),
+        of_redis(cost.stall, cost.work),
         bytes(cost.page_bytes as f64),
         digits(cost.resident_mib),
     )
+}
+
+/// Four cells, which are empty where a proxy was between.
+fn of_redis(stall: Option<Stall>, work: Option<Work>) -> String {
+    let stall = stall.map(|stall| format!("{} / {}", digits(stall.median_ms), digits(stall.worst_ms)));
+    let work = work.map(|work| {
+        let (commands, reads) = (thousands(&work.commands.to_string()), thousands(&work.reads.to_string()));
+        format!("{commands} | {reads} | {}", bytes(work.reply_bytes as f64))
+    });
+    format!("{} | {}", stall.unwrap_or_default(), work.unwrap_or_else(|| " | | ".to_owned()))
 }
 
 #[test]
