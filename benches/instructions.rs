@@ -78,9 +78,9 @@ fn of_run(build: &str, workload: &Workload, server: &Server, scrapes: usize) -> 
         assert!(began.elapsed() < PATIENT, "{build} does not listen");
         thread::sleep(Duration::from_millis(50));
     }
-    let mut scraper = Scraper::new(&address);
+    let mut client = Scraper::new(&address);
     for _ in 0..scrapes {
-        scraper.get("/metrics", "");
+        client.get("/metrics", "");
     }
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     child.wait().unwrap();

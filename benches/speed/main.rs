@@ -54,7 +54,9 @@ const WATCHED: usize = 21;
 /// After a scrape, so that what it leaves behind is counted with it.
 const SETTLE: Duration = Duration::from_millis(1);
 /// An exporter that takes longer for its first page is not scraped again in that workload.
-const TOO_LONG: Duration = Duration::from_secs(20);
+const TOO_LONG: Duration = Duration::from_secs(5);
+/// One that takes less is scraped some times more before it is known how many rounds fit into its time.
+const SHORT: Duration = Duration::from_millis(500);
 const GZIP: &str = "Accept-Encoding: gzip\r\n";
 /// What the proxy delays each way: it adds a millisecond to a round trip.
 const ONE_WAY: Duration = Duration::from_micros(500);
@@ -107,8 +109,8 @@ impl Samples {
         scrape();
         self.times.push(began.elapsed());
         thread::sleep(SETTLE);
-        self.cpu += cpu() - cpu_before;
-        self.redis_cpu += usage::cpu(redis) - redis_before;
+        self.cpu += cpu().saturating_sub(cpu_before);
+        self.redis_cpu += usage::cpu(redis).saturating_sub(redis_before);
     }
 
     fn cpu_ms(&self) -> f64 {
@@ -154,8 +156,10 @@ impl Candidate {
         // Connects, and learns sizes and keys.
         candidate.scrape(redis);
         if candidate.samples.times[0] < TOO_LONG {
-            candidate.scrape(redis);
-            candidate.share = Share::of(candidate.samples.times[1]);
+            for _ in 0..if candidate.samples.times[0] < SHORT { 4 } else { 1 } {
+                candidate.scrape(redis);
+            }
+            candidate.share = Share::of(candidate.samples.times[1..].iter().min().copied().unwrap_or(TOO_LONG));
             candidate.samples = Samples::default();
         }
         candidate
@@ -172,11 +176,11 @@ impl Candidate {
     }
 
     fn finish(mut self, server: &Server, is_direct: bool) -> Cost {
-        let watched = self.share.0.clamp(1, WATCHED);
+        let watched = if is_direct { self.share.0.min(WATCHED) } else { 0 };
         let resident_mib = self.exporter.resident_mib();
         let exporter = &mut self.exporter;
-        let stall = is_direct.then(|| usage::stall(server, watched, || _ = exporter.scrape("")));
-        let work = is_direct.then(|| usage::work(server, || _ = exporter.scrape("")));
+        let stall = (watched > 0).then(|| usage::stall(server, watched, || _ = exporter.scrape("")));
+        let work = (watched > 0).then(|| usage::work(server, || _ = exporter.scrape("")));
         let gzip = (!self.gzipped.times.is_empty()).then(|| Gzip {
             p50_ms: usage::latency(&self.gzipped.times).p50_ms,
             cpu_ms: self.gzipped.cpu_ms(),
@@ -199,7 +203,7 @@ impl Candidate {
 fn measure(workload: &Workload, server: &Server, one_way: Duration) -> Measured {
     let is_direct = one_way.is_zero();
     let proxy = Proxy::to(server, one_way);
-    let port = if is_direct { server.port } else { proxy.port() };
+    let port = if is_direct { server.port } else { port_of(&proxy) };
     let redis: u32 = server.pid().parse().unwrap();
     let mut candidates: Vec<_> = exporter::ALL.iter().map(|name| Candidate::new(name, workload, redis, port)).collect();
     let mut bare = Bare::new(workload, server, port);
@@ -258,4 +262,8 @@ fn print(measured: &Measured) {
         print!("; {} {p50:.2} ms ({:.2} x), CPU {:.2} ms", cost.exporter, p50 / floor, cost.cpu_ms);
     }
     println!();
+}
+
+fn port_of(proxy: &Proxy) -> u16 {
+    proxy.url().rsplit(':').next().and_then(|port| port.parse().ok()).unwrap()
 }

@@ -50,7 +50,7 @@ pub struct Measured {
 pub struct Floor {
     pub latency: Latency,
     pub redis_cpu_ms: f64,
-    /// Only without a proxy, which changes neither.
+    /// Absent behind a proxy, which changes neither, and for an exporter that is too slow to be asked again.
     pub stall: Option<Stall>,
     pub work: Option<Work>,
 }

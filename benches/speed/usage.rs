@@ -62,11 +62,11 @@ pub fn work(server: &Server, scrape: impl FnOnce()) -> Work {
 
 /// The longest wait of a client that does nothing but PING, during each of some scrapes.
 pub fn stall(server: &Server, scrapes: usize, mut scrape: impl FnMut()) -> Stall {
-    let (begun, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (pinged, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     let port = server.port;
     thread::scope(|scope| {
-        let pings = scope.spawn(|| ping(port, &begun, &stop));
-        while !begun.load(Ordering::Acquire) {
+        let pings = scope.spawn(|| ping(port, &pinged, &stop));
+        while !pinged.load(Ordering::Acquire) {
             thread::sleep(PAUSE);
         }
         let windows: Vec<_> = (0..scrapes)
@@ -88,7 +88,7 @@ pub fn stall(server: &Server, scrapes: usize, mut scrape: impl FnMut()) -> Stall
     })
 }
 
-fn ping(port: u16, begun: &AtomicBool, stop: &AtomicBool) -> Vec<(Instant, Duration)> {
+fn ping(port: u16, pinged: &AtomicBool, stop: &AtomicBool) -> Vec<(Instant, Duration)> {
     let mut connection = BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap());
     connection.get_ref().set_nodelay(true).unwrap();
     let (mut pings, mut reply) = (vec![], String::new());
@@ -98,7 +98,7 @@ fn ping(port: u16, begun: &AtomicBool, stop: &AtomicBool) -> Vec<(Instant, Durat
         reply.clear();
         connection.read_line(&mut reply).unwrap();
         pings.push((sent, sent.elapsed()));
-        begun.store(true, Ordering::Release);
+        pinged.store(true, Ordering::Release);
         thread::sleep(PAUSE);
     }
     pings

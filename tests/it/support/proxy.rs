@@ -70,10 +70,6 @@ impl Proxy {
         format!("--redis.url=redis://127.0.0.1:{}", self.port)
     }
 
-    pub const fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Round trips that began since the last time this was asked.
     pub fn round_trips(&self) -> usize {
         std::mem::take(&mut self.traffic.lock().unwrap().round_trips)
