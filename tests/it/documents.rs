@@ -10,7 +10,7 @@ use prompt_redis_exporter::{cli::Cli, exposition::metrics::families};
 use crate::support::{Exporter, Server};
 
 /// Compares what stands between `<!-- NAME -->` and `<!-- /NAME -->` in a document with what should.
-fn check(document: &str, name: &str, expected: &str) {
+pub fn check(document: &str, name: &str, expected: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let text = fs::read_to_string(&path).unwrap();
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));

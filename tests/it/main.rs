@@ -16,6 +16,7 @@ mod http;
 mod keda;
 mod layout;
 mod night;
+mod performance;
 mod property;
 mod scrape;
 mod servers;
