@@ -175,7 +175,6 @@ bench)
     redis_exporter
     ;;
 *)
-    fail "usage: scripts/install-tools.sh demo|test|stress|image"
-    fail "usage: scripts/install-tools.sh demo|test|image|bench"
+    fail "usage: scripts/install-tools.sh demo|test|stress|image|bench"
     ;;
 esac

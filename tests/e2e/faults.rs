@@ -16,6 +16,7 @@ const PATTERN: &str = "instrument:*";
 const UNNAMED: &str = "instrument:lsstcam";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of faults")]
 fn redis_goes_or_its_streams_or_its_groups_or_the_exporter() {
     play(
         Generation::Three,
