@@ -86,7 +86,7 @@ fn many_scrapers(scale: Scale) -> Outcome {
     (0..100).for_each(|_| drop(exporter.scrape()));
     let before = taken(&exporter);
     let (done, scrapes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let scraper = |_| {
+    let start = |_| {
         let (address, done, scrapes) = (exporter.address.clone(), Arc::clone(&done), Arc::clone(&scrapes));
         thread::spawn(move || {
             while !done.load(Ordering::Relaxed) {
@@ -96,10 +96,12 @@ fn many_scrapers(scale: Scale) -> Outcome {
             }
         })
     };
-    let scrapers: Vec<_> = (0..scale.of(50, 200)).map(scraper).collect();
+    let threads: Vec<_> = (0..scale.of(50, 200)).map(start).collect();
     thread::sleep(Duration::from_secs(scale.of(2, 30)));
     done.store(true, Ordering::Relaxed);
-    scrapers.into_iter().for_each(|scraper| scraper.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
     until("all connections are closed", || taken(&exporter).1 <= before.1 + 1);
     let page = exporter.scrape();
     let collections = page.value("prompt_redis_exporter_collections_total").unwrap();

@@ -413,7 +413,7 @@ fn silent_from_a_step(_: Scale) -> Outcome {
 
 fn changed_between_steps(scale: Scale) -> Outcome {
     let mut scrapes = 0;
-    let mut last = None;
+    let mut last_page = None;
     for change in ["FLUSHALL", "DEL s", "XGROUP DESTROY s g", "XGROUP SETID s g 0", "XTRIM s MAXLEN 0"] {
         for step in ["XPENDING", "EVAL_RO"] {
             let server = Server::redis7();
@@ -439,10 +439,10 @@ fn changed_between_steps(scale: Scale) -> Outcome {
                 assert!(lost.is_none_or(|lost| lost <= most), "{change} before {step}: {page:?}");
                 assert_eq!(page.errors("other") + page.errors("protocol"), 0.0, "{change} before {step}: {page:?}");
             }
-            last = Some(exporter);
+            last_page = Some(exporter);
         }
     }
-    ended(last.unwrap(), scrapes, "up 1, wrong in none")
+    ended(last_page.unwrap(), scrapes, "up 1, wrong in none")
 }
 
 /// Runs a command, and waits until it is done.
