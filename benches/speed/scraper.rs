@@ -1,7 +1,7 @@
 //! A scraper that keeps its connection, as Prometheus does, and does as little as possible with what it reads.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
     time::Duration,
 };
@@ -23,7 +23,8 @@ impl Scraper {
     /// The bytes of the reply's body, as they came.
     pub fn get(&mut self, path: &str, headers: &str) -> usize {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.address);
-        let mut connection = self.connection.take().unwrap_or_else(|| self.connect());
+        let kept = self.connection.take().filter(is_open);
+        let mut connection = kept.unwrap_or_else(|| self.connect());
         connection.write_all(request.as_bytes()).unwrap();
         let (body, keep) = self.read_reply(&mut connection);
         self.connection = keep.then_some(connection);
@@ -78,4 +79,12 @@ impl Scraper {
         assert!(read > 0, "{} closed the connection within a reply", self.address);
         read
     }
+}
+
+/// Has the server left it open? One that was idle for long may be closed, and a scraper then makes another.
+fn is_open(connection: &TcpStream) -> bool {
+    connection.set_nonblocking(true).unwrap();
+    let peeked = connection.peek(&mut [0]);
+    connection.set_nonblocking(false).unwrap();
+    peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
