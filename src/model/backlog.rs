@@ -181,7 +181,8 @@ pub fn needs_script(stream: &StreamFacts, group: &GroupFacts) -> bool {
         Position::Between => return true,
     };
     if stream.entries_added.is_none() {
-        return group.last_delivered > stream.last_generated;
+        // Before 7.0 no counter can confirm the two replies.
+        return stream.length > 0 || contradict(stream, group);
     }
     !lag_is(group, waiting)
         || contradict(stream, group)

@@ -107,6 +107,12 @@ impl Error {
         self.kind
     }
 
+    /// The same error, of another kind.
+    #[must_use]
+    pub(crate) fn of_kind(self, kind: Kind) -> Self {
+        Self::new(kind, self.message)
+    }
+
     /// The same error, with what was being done put before it.
     #[must_use]
     pub(crate) fn context(self, doing: impl fmt::Display) -> Self {

@@ -166,8 +166,8 @@ impl Collector {
                     return Ok(());
                 }
                 Err(Stop::Refused(error)) if error.kind() == Kind::Auth && !is_new => {}
-                // A new connection that breaks on a reply of insane size is replaced: its stream is asked otherwise then.
-                Err(Stop::Lost(error)) if connects < CONNECTS && (!is_new || error.kind() == Kind::Protocol) => {}
+                // A new connection that breaks is replaced too: what it broke on is asked otherwise then.
+                Err(Stop::Lost(_)) if connects < CONNECTS => {}
                 Err(Stop::Refused(error)) => {
                     // The connection works; what it says may change.
                     kept.connection = (error.kind() != Kind::Auth).then_some(connection);
@@ -191,14 +191,14 @@ impl Collector {
         let named = self.expect(discovery.known(), progress);
         let (server, streams, found) = tokio::join!(
             self.server(connection, is_new.then_some(&mut *trust), progress),
-            streams::collect(connection, named, sizes, progress, wanted),
+            streams::collect(connection, is_new, named, sizes, progress, wanted),
             discovery.advance(connection, began + LOOK_UP_BEFORE_PAGE, progress),
         );
         server.and(streams).and(found)?;
         progress.lock().trust = *trust;
         let new = self.expect(discovery.known(), progress);
         if !new.is_empty() {
-            streams::collect(connection, new, sizes, progress, wanted).await?;
+            streams::collect(connection, is_new, new, sizes, progress, wanted).await?;
         }
         discovery.forget(&Self::gone(progress));
         progress.lock().patterns = discovery.matches();
@@ -261,16 +261,17 @@ impl Collector {
         let found = found_groups.iter().map(|(key, groups)| (*key, groups, false));
         let mut open = Vec::new();
         for (key, groups, named) in named.chain(found) {
+            if named || !self.selection.exact.contains_key(key) {
+                open.push(key.clone());
+            }
             let stream = known.streams.entry(key.clone()).or_insert_with(|| KnownStream {
                 wanted: config::Groups::default(),
                 named,
                 state: State::Unknown,
             });
             stream.wanted.merge(groups);
-            if matches!(stream.state, State::Unknown) && !open.contains(key) {
-                open.push(key.clone());
-            }
         }
+        open.retain(|key| known.streams.get(key).is_some_and(|stream| matches!(stream.state, State::Unknown)));
         open
     }
 

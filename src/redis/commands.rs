@@ -25,75 +25,101 @@ pub(crate) const COUNTED_BYTES: usize = 1 << 20;
 /// Groups of one stream up to which the script is used: Lua takes about 20 us for each.
 pub(crate) const GROUPS_IN_SCRIPT: u64 = 100;
 
+/// A command, and what its reply is like.
+#[derive(Clone)]
+pub(crate) struct Command {
+    cmd: Cmd,
+    carries_entries: bool,
+}
+
+impl Command {
+    pub(super) fn plain(cmd: Cmd) -> Self {
+        Self { cmd, carries_entries: false }
+    }
+
+    /// Its reply carries whole entries, of which only the id and the size are needed.
+    fn of_entries(cmd: Cmd) -> Self {
+        Self { cmd, carries_entries: true }
+    }
+
+    pub(super) fn cmd(&self) -> &Cmd {
+        &self.cmd
+    }
+
+    pub(super) fn carries_entries(&self) -> bool {
+        self.carries_entries
+    }
+}
+
 /// Redis's clock.
-pub(crate) fn time() -> Cmd {
-    cmd("TIME")
+pub(crate) fn time() -> Command {
+    Command::plain(cmd("TIME"))
 }
 
 /// The server itself.
-pub(crate) fn info() -> Cmd {
-    cmd("INFO")
+pub(crate) fn info() -> Command {
+    Command::plain(cmd("INFO"))
 }
 
 /// Which server this is. It needs no right.
-pub(crate) fn hello() -> Cmd {
-    cmd("HELLO")
+pub(crate) fn hello() -> Command {
+    Command::plain(cmd("HELLO"))
 }
 
 /// One step of the walk over all keys, about `count` of them, for the streams among them that match.
-pub(crate) fn scan(cursor: u64, pattern: &str, count: u32) -> Cmd {
+pub(crate) fn scan(cursor: u64, pattern: &str, count: u32) -> Command {
     let mut scan = cmd("SCAN");
     scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count).arg("TYPE").arg("stream");
-    scan
+    Command::plain(scan)
 }
 
 /// Who holds which slots of a Cluster.
-pub(crate) fn cluster_slots() -> Cmd {
+pub(crate) fn cluster_slots() -> Command {
     let mut slots = cmd("CLUSTER");
     slots.arg("SLOTS");
-    slots
+    Command::plain(slots)
 }
 
 /// A stream.
-pub(crate) fn stream(key: &Name) -> Cmd {
-    about("XINFO", &[b"STREAM", key.as_bytes()])
+pub(crate) fn stream(key: &Name) -> Command {
+    Command::of_entries(about("XINFO", &[b"STREAM", key.as_bytes()]))
 }
 
 /// A stream's groups.
-pub(crate) fn groups(key: &Name) -> Cmd {
-    about("XINFO", &[b"GROUPS", key.as_bytes()])
+pub(crate) fn groups(key: &Name) -> Command {
+    Command::plain(about("XINFO", &[b"GROUPS", key.as_bytes()]))
 }
 
 /// The lowest pending entry of a group, in constant time.
-pub(crate) fn oldest_pending(key: &Name, group: &Name) -> Cmd {
-    about("XPENDING", &[key.as_bytes(), group.as_bytes(), b"-", b"+", b"1"])
+pub(crate) fn oldest_pending(key: &Name, group: &Name) -> Command {
+    Command::plain(about("XPENDING", &[key.as_bytes(), group.as_bytes(), b"-", b"+", b"1"]))
 }
 
 /// What is pending in a group, in summary. Redis walks all consumers of the group if anything is.
-pub(crate) fn pending_summary(key: &Name, group: &Name) -> Cmd {
-    about("XPENDING", &[key.as_bytes(), group.as_bytes()])
+pub(crate) fn pending_summary(key: &Name, group: &Name) -> Command {
+    Command::plain(about("XPENDING", &[key.as_bytes(), group.as_bytes()]))
 }
 
 /// A group's consumers, all of them.
-pub(crate) fn consumers(key: &Name, group: &Name) -> Cmd {
-    about("XINFO", &[b"CONSUMERS", key.as_bytes(), group.as_bytes()])
+pub(crate) fn consumers(key: &Name, group: &Name) -> Command {
+    Command::plain(about("XINFO", &[b"CONSUMERS", key.as_bytes(), group.as_bytes()]))
 }
 
 /// A stream, its groups and its counts, at one moment. `EVAL_RO` exists from 7.0. `turn` chooses the group whose oldest
 /// entry is looked up first where the counting stops early.
-pub(crate) fn moment(key: &Name, max: u32, turn: u64, has_eval_ro: bool) -> Cmd {
+pub(crate) fn moment(key: &Name, max: u32, turn: u64, has_eval_ro: bool) -> Command {
     let mut moment = cmd(if has_eval_ro { "EVAL_RO" } else { "EVAL" });
     moment.arg(MOMENT_SCRIPT.as_str()).arg(1).arg(key.as_bytes());
     moment.arg(max).arg(COUNTED_BYTES).arg(turn).arg(GROUPS_IN_SCRIPT);
-    moment
+    Command::plain(moment)
 }
 
 /// The first entry above an id.
-pub(crate) fn first_entry_after(key: &Name, id: StreamId) -> Cmd {
+pub(crate) fn first_entry_after(key: &Name, id: StreamId) -> Command {
     let mut first = cmd("XRANGE");
     let from = id.next().map_or_else(|| "+".to_owned(), |next| next.to_string());
     first.arg(key.as_bytes()).arg(from).arg("+").arg("COUNT").arg(1);
-    first
+    Command::of_entries(first)
 }
 
 fn about(command: &str, args: &[&[u8]]) -> Cmd {

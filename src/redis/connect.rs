@@ -4,22 +4,13 @@
 use std::{io, sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, ConnectionAddr, FromRedisValue, RedisConnectionInfo, aio::MultiplexedConnection,
-    cluster::ClusterClientBuilder, io::tcp::TcpSettings,
+    ConnectionAddr, FromRedisValue, RedisConnectionInfo, Value, cluster::ClusterClientBuilder, io::tcp::TcpSettings,
 };
 use rustls::pki_types::ServerName;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
-};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::{
-    connection::Connection,
-    endpoint::Endpoint,
-    framing::{Framed, Violation},
-    tls,
-};
+use super::{connection::Connection, endpoint::Endpoint, tls, wire::Wire};
 use crate::{
     config::Topology,
     model::error::{Error, Kind},
@@ -50,8 +41,8 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Connection, Error> {
 
 async fn to_single(endpoint: &Endpoint) -> Result<Connection, Error> {
     let address = endpoint.addresses.first().ok_or_else(|| Error::new(Kind::Connect, "no address"))?;
-    let link = Link::open(endpoint, address, &endpoint.current_login()?).await?;
-    Ok(Connection::to_one(link.connection, link.violation, endpoint.to_string()))
+    let wire = open(endpoint, address, &endpoint.current_login()?).await?;
+    Ok(Connection::to_one(wire, endpoint.to_string()))
 }
 
 /// Asks the Sentinels in turn where the master is, and connects to it if it says itself that it is one.
@@ -71,23 +62,22 @@ async fn to_master(endpoint: &Endpoint, master: &str) -> Result<Connection, Erro
 }
 
 async fn to_server_that_is_master(endpoint: &Endpoint, address: &ConnectionAddr) -> Result<Connection, Error> {
-    let mut link = Link::open(endpoint, address, &endpoint.current_login()?).await?;
-    let role: redis::Value = link.query(&redis::cmd("ROLE")).await?;
-    let role = redis::Value::into_sequence(role).ok().and_then(|role| role.into_iter().next());
+    let wire = open(endpoint, address, &endpoint.current_login()?).await?;
+    let role = answered(wire.send_plain(redis::cmd("ROLE")).await?)?;
+    let role = role.into_sequence().ok().and_then(|role| role.into_iter().next());
     match role.map(String::from_redis_value) {
-        Some(Ok(role)) if role == "master" => {
-            Ok(Connection::to_one(link.connection, link.violation, endpoint.to_string()))
-        }
-        _ => Err(Error::new(Kind::Connect, format!("{address} is not the master, as the Sentinel says"))),
+        Some(Ok(role)) if role == "master" => Ok(Connection::to_one(wire, endpoint.to_string())),
+        _ => Err(Error::new(Kind::Connect, format!("{address} is not the master that the Sentinel says it is"))),
     }
 }
 
 /// Where this Sentinel says that the master is.
 async fn master_address(endpoint: &Endpoint, sentinel: &ConnectionAddr, master: &str) -> Result<ConnectionAddr, Error> {
-    let mut link = Link::open(endpoint, sentinel, &endpoint.sentinel_login).await?;
+    let wire = open(endpoint, sentinel, &endpoint.sentinel_login).await?;
     let mut command = redis::cmd("SENTINEL");
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
-    let found: Option<(String, u16)> = link.query(&command).await?;
+    let found = answered(wire.send_plain(command).await?)?;
+    let found = <Option<(String, u16)>>::from_redis_value(found).map_err(|_| Error::protocol("a host and a port"))?;
     let (host, port) =
         found.ok_or_else(|| Error::new(Kind::Connect, format!("Sentinel {sentinel} knows no master {master}")))?;
     Ok(match sentinel {
@@ -128,54 +118,48 @@ fn tcp_settings() -> TcpSettings {
     settings
 }
 
-/// A connection to one server, with what ended it if it broke the protocol.
-struct Link {
-    connection: MultiplexedConnection,
-    violation: Violation,
+/// Connects to one server and logs in.
+async fn open(endpoint: &Endpoint, address: &ConnectionAddr, login: &RedisConnectionInfo) -> Result<Wire, Error> {
+    let wire = match address {
+        ConnectionAddr::Unix(path) => Wire::new(UnixStream::connect(path).await.map_err(|error| refused(&error))?),
+        ConnectionAddr::Tcp(host, port) => Wire::new(tcp(host, *port).await?),
+        ConnectionAddr::TcpTls { host, port, .. } => {
+            let config = tls::client_config(&endpoint.tls)?;
+            let name = ServerName::try_from(host.clone())
+                .map_err(|_| Error::new(Kind::Connect, format!("'{host}' is no name that a certificate can have")))?;
+            let connector = TlsConnector::from(Arc::new(config));
+            let stream = connector.connect(name, tcp(host, *port).await?).await;
+            Wire::new(stream.map_err(|error| handshake_failed(&error))?)
+        }
+        _ => return Err(Error::new(Kind::Connect, "an address of an unknown kind")),
+    };
+    log_in(&wire, login).await?;
+    Ok(wire)
 }
 
-impl Link {
-    async fn open(endpoint: &Endpoint, address: &ConnectionAddr, login: &RedisConnectionInfo) -> Result<Self, Error> {
-        match address {
-            ConnectionAddr::Unix(path) => {
-                Self::log_in(UnixStream::connect(path).await.map_err(|error| refused(&error))?, login).await
-            }
-            ConnectionAddr::Tcp(host, port) => Self::log_in(tcp(host, *port).await?, login).await,
-            ConnectionAddr::TcpTls { host, port, .. } => {
-                let config = tls::client_config(&endpoint.tls)?;
-                let name = ServerName::try_from(host.clone()).map_err(|_| {
-                    Error::new(Kind::Connect, format!("'{host}' is no name that a certificate can have"))
-                })?;
-                let connector = TlsConnector::from(Arc::new(config));
-                let stream =
-                    connector.connect(name, tcp(host, *port).await?).await.map_err(|error| handshake_failed(&error))?;
-                Self::log_in(stream, login).await
-            }
-            _ => Err(Error::new(Kind::Connect, "an address of an unknown kind")),
-        }
-    }
-
-    async fn log_in(
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        login: &RedisConnectionInfo,
-    ) -> Result<Self, Error> {
-        let violation = Violation::default();
-        let stream = Framed::new(stream, Arc::clone(&violation));
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let setup = MultiplexedConnection::new_with_config(login, stream, config).await;
-        let (connection, driver) = setup.map_err(|error| match violation.get() {
-            Some(sentence) => Error::new(Kind::Protocol, sentence.clone()),
-            None => error.into(),
+async fn log_in(wire: &Wire, login: &RedisConnectionInfo) -> Result<(), Error> {
+    if let Some(password) = login.password() {
+        let mut auth = redis::cmd("AUTH");
+        auth.arg(login.username()).arg(password);
+        answered(wire.send_plain(auth).await?).map_err(|error| match error.kind() {
+            // A password where none is set, or a name where there are no users.
+            Kind::Other => error.of_kind(Kind::Auth),
+            _ => error,
         })?;
-        tokio::spawn(driver);
-        Ok(Self { connection, violation })
     }
+    if login.db() != 0 {
+        let mut select = redis::cmd("SELECT");
+        select.arg(login.db());
+        answered(wire.send_plain(select).await?).map_err(|error| error.context("SELECT"))?;
+    }
+    Ok(())
+}
 
-    async fn query<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, Error> {
-        command.query_async(&mut self.connection).await.map_err(|error| match self.violation.get() {
-            Some(sentence) => Error::new(Kind::Protocol, sentence.clone()),
-            None => error.into(),
-        })
+/// The reply, unless it is an error.
+fn answered(reply: Value) -> Result<Value, Error> {
+    match reply {
+        Value::ServerError(error) => Err(error.into()),
+        reply => Ok(reply),
     }
 }
 

@@ -2,16 +2,17 @@
 
 use futures_util::future::join_all;
 use redis::{
-    Cmd, Pipeline, RedisResult, ServerError, ServerErrorKind, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
+    RedisResult, ServerError, ServerErrorKind, Value,
+    aio::ConnectionLike,
     cluster_async::ClusterConnection,
     cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
 };
 
 use super::{
-    commands, errors,
-    framing::Violation,
+    commands::{self, Command},
+    errors,
     replies::{self, Reply},
+    wire::Wire,
 };
 use crate::model::{
     backlog::LagTrust,
@@ -28,8 +29,8 @@ pub(crate) struct Connection {
 
 #[derive(Clone)]
 enum Link {
-    /// One server, and what ended the connection if the server broke the protocol.
-    One(MultiplexedConnection, Violation),
+    /// One server.
+    One(Wire),
     /// All nodes of a Cluster. Each command finds its node by its key, and follows it when a slot moves.
     Cluster(ClusterConnection),
 }
@@ -44,8 +45,8 @@ pub(crate) enum Node {
 }
 
 impl Connection {
-    pub(crate) fn to_one(connection: MultiplexedConnection, violation: Violation, peer: String) -> Self {
-        Self { link: Link::One(connection, violation), peer }
+    pub(super) fn to_one(wire: Wire, peer: String) -> Self {
+        Self { link: Link::One(wire), peer }
     }
 
     pub(crate) fn to_cluster(connection: ClusterConnection, peer: String) -> Self {
@@ -54,19 +55,9 @@ impl Connection {
 
     /// Sends these commands in one write, and gives their replies in order. In a Cluster each node gets its own at the
     /// same time.
-    pub(crate) async fn send(&self, commands: &[Cmd]) -> Result<Vec<Value>, Error> {
+    pub(crate) async fn send(&self, commands: &[Command]) -> Result<Vec<Value>, Error> {
         match &self.link {
-            Link::One(connection, violation) => {
-                let mut pipeline = Pipeline::with_capacity(commands.len());
-                for command in commands {
-                    pipeline.add_command(command.clone());
-                }
-                let replies = connection.clone().req_packed_commands(&pipeline, 0, commands.len()).await;
-                replies.map_err(|error| match violation.get() {
-                    Some(sentence) => self.lost(Error::new(Kind::Protocol, sentence.clone())),
-                    None => self.lost(error),
-                })
-            }
+            Link::One(wire) => wire.send(commands).await.map_err(|error| self.lost(error)),
             // A node that cannot be reached costs only what it would have answered.
             Link::Cluster(connection) => {
                 let send = |command| self.send_to_cluster(connection, command, None);
@@ -77,7 +68,7 @@ impl Connection {
     }
 
     /// Sends one command to one node.
-    pub(crate) async fn send_to(&self, node: &Node, command: &Cmd) -> Result<Value, Error> {
+    pub(crate) async fn send_to(&self, node: &Node, command: &Command) -> Result<Value, Error> {
         if let (Link::Cluster(connection), Node::At { host, port }) = (&self.link, node) {
             let at = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
             return self.send_to_cluster(connection, command, Some(RoutingInfo::SingleNode(at))).await;
@@ -120,13 +111,13 @@ impl Connection {
     async fn send_to_cluster(
         &self,
         connection: &ClusterConnection,
-        command: &Cmd,
+        command: &Command,
         route: Option<RoutingInfo>,
     ) -> Result<Value, Error> {
         let mut connection = connection.clone();
         let reply: RedisResult<Value> = match route {
-            Some(route) => connection.route_command(command.clone(), route).await,
-            None => connection.req_packed_command(command).await,
+            Some(route) => connection.route_command(command.cmd().clone(), route).await,
+            None => connection.req_packed_command(command.cmd()).await,
         };
         // An error that a server answered is a reply like any other, unless it concerns the Cluster as a whole. One that
         // still points elsewhere, after all the following, means that the node it points to is not there.

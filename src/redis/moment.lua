@@ -42,14 +42,21 @@ if first then
   table.sort(positions)
 end
 
+local function size(entry)
+  local bytes = 0
+  for _, text in ipairs(entry[2]) do bytes = bytes + #text end
+  return bytes
+end
+
 local bytes = 0
 local function read(from, to, count)
   local entries = redis.call('XRANGE', key, from, to, 'COUNT', count)
-  for _, entry in ipairs(entries) do
-    for _, text in ipairs(entry[2]) do bytes = bytes + #text end
-  end
+  for _, entry in ipairs(entries) do bytes = bytes + size(entry) end
   return entries
 end
+
+-- Entries that were not seen yet may be as large as the first or the last.
+local expected = first and math.max(size(stream['first-entry']), size(stream['last-entry'])) or 0
 
 -- From the newest position to the oldest, so that the entries between two of them are counted once.
 local counts, total, complete, oldest, at = {}, 0, max > 0, false, #positions
@@ -63,9 +70,10 @@ while at > 0 and complete do
     if #entries < step then break end
     if total > max or bytes >= most then complete = false break end
     from = '(' .. entries[#entries][1]
-    -- Twice as many as before, but no more than fit into what is left, by the size of those seen so far.
-    local room = math.floor((most - bytes) / (bytes / total + 1))
-    step = math.max(1, math.min(step * 2, 64, max + 1 - total, room))
+    -- Twice as many as before, but no more than fit into what is left by the size that is expected, and few, because
+    -- those in between may be larger than all that.
+    local room = math.floor((most - bytes) / (math.max(bytes / total, expected) + 1))
+    step = math.max(1, math.min(step * 2, 8, max + 1 - total, room))
   end
   oldest = segment_oldest or oldest
   counts[#counts + 1] = {ids[positions[at]], total, oldest, complete and 1 or 0}

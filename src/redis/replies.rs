@@ -3,7 +3,7 @@
 //! An unknown field is passed over. A field that is needed and missing, or of another shape, is an error of the kind
 //! `protocol`. redis-rs's own typed replies are not used, since they refuse names that are not UTF-8 and a negative lag.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redis::Value;
 
@@ -52,7 +52,8 @@ pub(crate) fn server(reply: Value) -> Result<Server, Error> {
         Value::VerbatimString { text, .. } => text,
         reply => String::from_utf8_lossy(&bytes(reply)?).into_owned(),
     };
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let fields: HashMap<&str, &str> = text.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
+    let field = |name: &str| fields.get(name).copied();
     let text_of = |name| field(name).map(str::to_owned);
     let number_of = |name| {
         field(name).map(str::parse).transpose().map_err(|_| Error::protocol(format_args!("a number for {name}")))
@@ -161,6 +162,8 @@ pub(crate) fn stream(reply: Value) -> Result<(StreamFacts, usize), Error> {
 fn size(value: &Value) -> usize {
     match value {
         Value::BulkString(bytes) => bytes.len(),
+        // The fields, where they were left out.
+        Value::Int(bytes) => usize::try_from(*bytes).unwrap_or(0),
         Value::Array(values) => values.iter().map(size).sum(),
         _ => 0,
     }
@@ -297,19 +300,17 @@ fn nullable<T>(value: Value, read: impl FnOnce(Value) -> Result<T, Error>) -> Re
 }
 
 /// Field and value pairs: a flat list in RESP2, a map in RESP3.
-fn fields(reply: Value) -> Result<Vec<(Vec<u8>, Value)>, Error> {
-    let pairs = match reply {
-        Value::Map(pairs) => pairs,
-        reply => {
-            let mut flat = list(reply)?.into_iter();
-            let mut pairs = Vec::with_capacity(flat.len() / 2);
-            while let Some(field) = flat.next() {
-                pairs.push((field, flat.next().ok_or_else(|| Error::protocol("pairs of field and value"))?));
-            }
-            pairs
-        }
+fn fields(reply: Value) -> Result<impl Iterator<Item = (Vec<u8>, Value)>, Error> {
+    let flat = match reply {
+        Value::Map(pairs) => pairs.into_iter().flat_map(|(field, value)| [field, value]).collect(),
+        reply => list(reply)?,
     };
-    pairs.into_iter().map(|(field, value)| Ok((bytes(field)?, value))).collect()
+    if !flat.len().is_multiple_of(2) {
+        return Err(Error::protocol("pairs of field and value"));
+    }
+    let mut flat = flat.into_iter();
+    // A field whose name is no string is none that is known.
+    Ok(std::iter::from_fn(move || Some((bytes(flat.next()?).unwrap_or_default(), flat.next()?))))
 }
 
 /// A list of just this many.
@@ -356,10 +357,17 @@ fn number(reply: Value) -> Result<u64, Error> {
 }
 
 fn id(reply: Value) -> Result<StreamId, Error> {
-    let wrong = || Error::new(Kind::Protocol, "unexpected reply: expected an id like 1740691320501-0");
-    let bytes = bytes(reply)?;
-    let (ms, seq) = std::str::from_utf8(&bytes).ok().and_then(|text| text.split_once('-')).ok_or_else(wrong)?;
-    Ok(StreamId { ms: ms.parse().map_err(|_| wrong())?, seq: seq.parse().map_err(|_| wrong())? })
+    let text = bytes(reply)?;
+    let parts = text.iter().position(|byte| *byte == b'-').and_then(|dash| text.split_at_checked(dash));
+    let id = parts.and_then(|(ms, seq)| Some(StreamId { ms: digits(ms)?, seq: digits(seq.get(1..)?)? }));
+    id.ok_or_else(|| Error::new(Kind::Protocol, "unexpected reply: expected an id like 1740691320501-0"))
+}
+
+fn digits(text: &[u8]) -> Option<u64> {
+    let digit = |number: u64, byte: &u8| {
+        number.checked_mul(10)?.checked_add(byte.checked_sub(b'0').filter(|digit| *digit <= 9)?.into())
+    };
+    (!text.is_empty()).then(|| text.iter().try_fold(0, digit))?
 }
 
 /// The id of an entry, whose payload is dropped here; null where there is no entry.

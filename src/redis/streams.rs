@@ -11,11 +11,11 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
-use redis::{Cmd, Value};
+use redis::Value;
 
 use super::{
     collect::Stop,
-    commands,
+    commands::{self, Command},
     connection::Connection,
     errors,
     progress::{Evidence, Found, Known, Progress, State},
@@ -37,8 +37,9 @@ const STREAMS_A_WRITE: usize = 64;
 /// Bytes of commands that may be under way before Redis answered the first. The other machine takes them even while
 /// Redis is busy; more of them would look as if that machine had vanished.
 pub(super) const COMMANDS_BEFORE_FIRST_REPLY: usize = 48 << 10;
-/// Streams of unknown size that are asked at first; twice as many after each reply.
-const UNKNOWN_AT_FIRST: usize = 4;
+/// Streams of unknown size that are asked at first; twice as many after each reply, as long as they fit if they are as
+/// large as the largest so far.
+const UNKNOWN_AT_FIRST: usize = 2;
 
 /// The size of each stream's last reply, kept from collection to collection.
 #[derive(Debug, Default)]
@@ -76,6 +77,8 @@ struct Window {
     /// Streams of unknown size that are under way, and how many of them may be.
     unknown: usize,
     unknown_at_most: usize,
+    /// The largest reply so far: those of unknown size may be as large.
+    largest: usize,
     answered: bool,
 }
 
@@ -90,7 +93,7 @@ struct Batch {
 
 impl Window {
     const fn new(answered: bool) -> Self {
-        Self { reply_bytes: 0, command_bytes: 0, unknown: 0, unknown_at_most: UNKNOWN_AT_FIRST, answered }
+        Self { reply_bytes: 0, command_bytes: 0, unknown: 0, unknown_at_most: UNKNOWN_AT_FIRST, largest: 0, answered }
     }
 
     /// The next streams that may be asked now; none where something has to be answered first.
@@ -131,11 +134,14 @@ impl Window {
         commands && replies && !alone
     }
 
-    fn answered(&mut self, batch: &Batch) {
+    /// `largest` is the size of the largest reply of the batch.
+    fn answered(&mut self, batch: &Batch, largest: usize) {
         self.reply_bytes -= batch.reply_bytes;
         self.command_bytes -= batch.command_bytes;
         self.unknown -= batch.unknown;
-        self.unknown_at_most = self.unknown_at_most.saturating_mul(2);
+        self.largest = self.largest.max(largest);
+        let fit = REPLIES_UNDER_WAY / self.largest.max(1);
+        self.unknown_at_most = self.unknown_at_most.saturating_mul(2).min(fit).max(1);
         self.answered = true;
     }
 }
@@ -143,6 +149,7 @@ impl Window {
 /// Asks about these streams, in this order, as long as the collection is wanted.
 pub(super) async fn collect(
     connection: &Connection,
+    is_new: bool,
     keys: Vec<Name>,
     sizes: &mut Sizes,
     progress: &Progress,
@@ -162,20 +169,23 @@ pub(super) async fn collect(
         }
         let Some((replies, batch)) = under_way.next().await else { return Ok(()) };
         let replies = replies.map_err(|error| {
-            if error.kind() == Kind::Protocol {
+            // An old connection may have been closed long ago. A new one that breaks now may break on these replies:
+            // larger than what is taken here, or than what Redis keeps for a client.
+            if is_new {
                 sizes.suspect(&batch.keys);
             }
             Stop::Lost(error)
         })?;
-        window.answered(&batch);
         let mut known = progress.lock();
         known.answered |= replies.iter().any(errors::is_reply);
         batch.read(replies, sizes, &mut known)?;
+        let largest = batch.keys.iter().filter_map(|key| sizes.known(key)).max();
+        window.answered(&batch, largest.unwrap_or(0));
     }
 }
 
 impl Batch {
-    fn commands(&self) -> Vec<Cmd> {
+    fn commands(&self) -> Vec<Command> {
         if self.by_script {
             return self.keys.iter().map(|key| commands::moment(key, 0, 0, true)).collect();
         }
@@ -239,4 +249,94 @@ fn failed(error: Error, command: &str) -> Result<State, Stop> {
     }
     let exists = (error.kind() == Kind::WrongType).then_some(false);
     Ok(State::Failed { error: error.context(command), exists })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(count: usize) -> Vec<Name> {
+        (0..count).map(|number| format!("stream{number:05}").as_str().into()).collect()
+    }
+
+    fn sizes(names: &[Name], size: usize) -> Sizes {
+        Sizes(names.iter().map(|name| (name.clone(), size)).collect())
+    }
+
+    /// Everything that may be under way at once.
+    fn at_once(window: &mut Window, names: &[Name], sizes: &Sizes) -> Vec<Batch> {
+        let mut keys = names.iter().cloned().peekable();
+        std::iter::from_fn(|| window.next(&mut keys, sizes)).collect()
+    }
+
+    fn streams(batches: &[Batch]) -> usize {
+        batches.iter().map(|batch| batch.keys.len()).sum()
+    }
+
+    #[test]
+    fn of_unknown_streams_a_few_are_asked_first_and_more_if_they_are_small() {
+        let (mut window, names, unknown) = (Window::new(false), names(1_000), Sizes::default());
+        let first = at_once(&mut window, &names, &unknown);
+        assert_eq!(streams(&first), UNKNOWN_AT_FIRST);
+        for batch in &first {
+            window.answered(batch, 600);
+        }
+        assert_eq!(streams(&at_once(&mut window, &names, &unknown)), 2 * UNKNOWN_AT_FIRST);
+        let mut window = Window::new(false);
+        for batch in at_once(&mut window, &names, &unknown) {
+            window.answered(&batch, 2 << 20);
+        }
+        assert_eq!(streams(&at_once(&mut window, &names, &unknown)), 2, "they may all be as large");
+    }
+
+    #[test]
+    fn the_bytes_of_replies_under_way_are_bounded() {
+        let names = names(10_000);
+        for size in [600, 3_000, 30_000, 250_000] {
+            let mut window = Window::new(true);
+            let batches = at_once(&mut window, &names, &sizes(&names, size));
+            let under_way = streams(&batches) * size;
+            assert!(under_way <= REPLIES_UNDER_WAY, "{size}: {under_way}");
+            assert!(under_way > REPLIES_UNDER_WAY - size - 1 || streams(&batches) == 10_000, "{size}: {under_way}");
+        }
+    }
+
+    #[test]
+    fn a_stream_of_large_entries_is_asked_alone_and_one_of_huge_entries_by_script() {
+        let names = names(10);
+        for (size, by_script) in [(ASKED_ALONE, false), (2 << 20, false), (READ_BY_SCRIPT + 1, true)] {
+            let batches = at_once(&mut Window::new(true), &names, &sizes(&names, size));
+            assert_eq!((streams(&batches), batches[0].by_script), (1, by_script), "{size}");
+        }
+    }
+
+    #[test]
+    fn before_the_first_reply_no_more_is_sent_than_a_busy_redis_takes() {
+        let names = names(10_000);
+        let small = sizes(&names, 100);
+        let bytes = |batches: &[Batch]| batches.iter().map(|batch| batch.command_bytes).sum::<usize>();
+        let mut window = Window::new(false);
+        let first = at_once(&mut window, &names, &small);
+        assert!(bytes(&first) <= COMMANDS_BEFORE_FIRST_REPLY && streams(&first) > 400, "{}", streams(&first));
+        assert!(
+            first.iter().all(|batch| batch
+                .commands()
+                .iter()
+                .map(|c| c.cmd().get_packed_command().len())
+                .sum::<usize>()
+                <= batch.command_bytes)
+        );
+        window.answered(&first[0], 100);
+        assert!(streams(&at_once(&mut window, &names, &small)) > 1_000);
+    }
+
+    #[test]
+    fn a_stream_whose_reply_ended_the_connection_is_asked_otherwise() {
+        let names = names(3);
+        let mut sizes = Sizes::default();
+        sizes.suspect(&names);
+        assert_eq!(sizes.known(&names[0]), Some(ASKED_ALONE), "one of three: each is asked alone");
+        sizes.suspect(&names[..1]);
+        assert!(sizes.known(&names[0]).unwrap() > READ_BY_SCRIPT);
+    }
 }

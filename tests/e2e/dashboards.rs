@@ -187,7 +187,9 @@ fn head(board: &Value) -> Vec<String> {
     let wrong = wanted.as_object().unwrap().iter().filter(|(name, value)| board[name.as_str()] != **value);
     let mut faults: Vec<_> = wrong.map(|(name, _)| format!("{name} is {}", board[name.as_str()])).collect();
     for field in ["uid", "title", "description"] {
-        faults.extend(board[field].as_str().is_none_or(str::is_empty).then(|| format!("no {field}")));
+        if board[field].as_str().is_none_or(str::is_empty) {
+            faults.push(format!("no {field}"));
+        }
     }
     faults
 }
@@ -206,11 +208,17 @@ fn variables(board: &Value) -> Vec<String> {
         let name = variable["name"].as_str().unwrap();
         let from = variable["datasource"]["uid"] == "${datasource}" && variable["type"] == "query";
         // 2: asked again when the time range changes.
-        faults.extend((!from || variable["refresh"] != 2).then(|| format!("{name} is not asked of the data source")));
+        if !from || variable["refresh"] != 2 {
+            faults.push(format!("{name} is not asked of the data source"));
+        }
         let all = variable["multi"] == true && variable["includeAll"] == true && variable["allValue"] == ".+";
-        faults.extend((CHAIN.contains(&name) && !all).then(|| format!("{name} cannot be all")));
+        if CHAIN.contains(&name) && !all {
+            faults.push(format!("{name} cannot be all"));
+        }
         let labelled = !["job", "instance"].contains(&name) || variable["label"] == name;
-        faults.extend((!labelled).then(|| format!("{name} is labelled {}", variable["label"])));
+        if !labelled {
+            faults.push(format!("{name} is labelled {}", variable["label"]));
+        }
     }
     faults
 }
@@ -220,10 +228,16 @@ fn datasource(board: &Value) -> Vec<String> {
     let mut faults = Vec::new();
     for panel in panels(board) {
         let targets = panel["targets"].as_array().map_or(&[][..], Vec::as_slice);
-        faults.extend(targets.is_empty().then(|| format!("{}: no query", title(panel))));
-        faults.extend((!asks(panel) || !targets.iter().all(asks)).then(|| format!("{}: another source", title(panel))));
+        if targets.is_empty() {
+            faults.push(format!("{}: no query", title(panel)));
+        }
+        if !asks(panel) || !targets.iter().all(asks) {
+            faults.push(format!("{}: another source", title(panel)));
+        }
         let names: BTreeSet<_> = targets.iter().map(|target| target["refId"].as_str()).collect();
-        faults.extend((names.len() != targets.len()).then(|| format!("{}: a refId twice", title(panel))));
+        if names.len() != targets.len() {
+            faults.push(format!("{}: a refId twice", title(panel)));
+        }
     }
     let annotations = board["annotations"]["list"].as_array().unwrap().iter().filter(|one| !asks(one));
     faults.extend(annotations.map(|one| format!("annotation {}: another source", one["name"])));
@@ -294,8 +308,8 @@ fn unknown_metrics(board: &Value) -> Vec<String> {
 
 /// The number that decides whether an alert fires. More than 0 of something whole is 1.
 fn limit(name: &str) -> f64 {
-    let limits = limits(&parse(alert(name).expr()));
-    limits.into_iter().fold(0.0, f64::max).max(if name == "PromptRedisMemoryHigh" { 0.0 } else { 1.0 })
+    let first = limits(&parse(alert(name).expr())).first().copied().unwrap_or(0.0);
+    first.max(if name == "PromptRedisMemoryHigh" { 0.0 } else { 1.0 })
 }
 
 /// The alerts whose numbers a panel's thresholds are.
@@ -352,7 +366,9 @@ fn layout(board: &Value) -> Vec<String> {
     let (mut faults, mut taken) = (Vec::new(), BTreeMap::new());
     for panel in board["panels"].as_array().unwrap() {
         let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
-        faults.extend((x + w > 24).then(|| format!("{} leaves the 24 columns", title(panel))));
+        if x + w > 24 {
+            faults.push(format!("{} leaves the 24 columns", title(panel)));
+        }
         let cells = (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y)));
         let other = cells.into_iter().find_map(|cell| taken.insert(cell, title(panel)));
         faults.extend(other.map(|other| format!("{} overlaps {other}", title(panel))));

@@ -3,181 +3,285 @@
 use std::time::Duration;
 
 use crate::{
-    stack::{NAMESPACE, Stack, within},
-    support::Flavor::{Redis6, Redis7, Valkey9},
-    ward::{Bed, Fault, GROUP, STREAM, play},
+    fixture::{Fault, Fixture, GROUP, STREAM, play},
+    stack::{Generation, NAMESPACE, Stack, within},
+    support::Flavor::{Redis6, Redis7, Redis8, Valkey9},
 };
 
 /// The group that the procedures make, named: the exporter says when it is missing.
 const NAMED: &str = "instrument:lsstcam=lsstcam_consumer_group";
+/// The default.
+const PATTERN: &str = "instrument:*";
 /// The stream alone: whatever groups it has.
 const UNNAMED: &str = "instrument:lsstcam";
 
 #[test]
 fn redis_goes_or_its_streams_or_its_groups_or_the_exporter() {
-    play(&[
-        Fault {
-            name: "Redis is killed and comes back",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisDown"],
-            held_back: &[],
-            pages: 1,
-            play: redis_is_killed_and_comes_back,
-        },
-        Fault {
-            // The second page asks for a second act, and it alone has the command.
-            name: "Redis is killed and comes back empty",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisDown", "PromptRedisGroupMissing"],
-            held_back: &[],
-            pages: 2,
-            play: redis_is_killed_and_comes_back_empty,
-        },
-        Fault {
-            name: "the stream is dropped",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisGroupMissing"],
-            held_back: &[],
-            pages: 1,
-            play: |bed| the_stream_is_dropped(bed, "PromptRedisGroupMissing"),
-        },
-        Fault {
-            name: "the stream is dropped, and no group was named",
-            flavor: Redis7,
-            watch: UNNAMED,
-            arrive: &["PromptRedisStreamMissing"],
-            held_back: &[],
-            pages: 1,
-            play: |bed| the_stream_is_dropped(bed, "PromptRedisStreamMissing"),
-        },
-        Fault {
-            name: "the group is destroyed while messages come",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisGroupMissing"],
-            held_back: &[],
-            pages: 1,
-            play: the_group_is_destroyed,
-        },
-        Fault {
-            name: "another key takes the name of the stream",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisGroupMissing"],
-            held_back: &["PromptRedisCollectionFailing"],
-            pages: 1,
-            play: another_key_takes_the_name,
-        },
-        Fault {
-            name: "a right is taken from the exporter",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisCollectionFailing"],
-            held_back: &[],
-            pages: 0,
-            play: a_right_is_taken,
-        },
-        Fault {
-            name: "Redis evicts keys",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisEvicting"],
-            held_back: &[],
-            pages: 1,
-            play: redis_evicts_keys,
-        },
-        Fault {
-            name: "memory runs full",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisMemoryHigh"],
-            held_back: &[],
-            pages: 0,
-            play: memory_runs_full,
-        },
-        Fault {
-            name: "the exporter is killed",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisExporterDown"],
-            held_back: &[],
-            pages: 1,
-            play: the_exporter_is_killed,
-        },
-        healthy(Redis7),
-    ]);
+    play(
+        Generation::Three,
+        &[
+            Fault {
+                name: "Redis is killed and comes back",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisDown"],
+                held_back: &[],
+                pages: 1,
+                play: redis_is_killed_and_comes_back,
+            },
+            Fault {
+                // The second page asks for a second act, and it alone has the command.
+                name: "Redis is killed and comes back empty",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisDown", "PromptRedisGroupMissing"],
+                held_back: &[],
+                pages: 2,
+                play: redis_is_killed_and_comes_back_empty,
+            },
+            Fault {
+                name: "the stream is dropped",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisGroupMissing"],
+                held_back: &[],
+                pages: 1,
+                play: |fixture| the_stream_is_dropped(fixture, "PromptRedisGroupMissing"),
+            },
+            Fault {
+                name: "the stream is dropped, and no group was named",
+                flavor: Redis7,
+                watch: UNNAMED,
+                arrive: &["PromptRedisStreamMissing"],
+                held_back: &[],
+                pages: 1,
+                play: |fixture| the_stream_is_dropped(fixture, "PromptRedisStreamMissing"),
+            },
+            Fault {
+                name: "the group is destroyed while messages come",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisGroupMissing"],
+                held_back: &[],
+                pages: 1,
+                play: |fixture| the_group_is_destroyed(fixture, "PromptRedisGroupMissing"),
+            },
+            Fault {
+                name: "the group is destroyed, and none was named",
+                flavor: Redis8,
+                watch: UNNAMED,
+                arrive: &["PromptRedisGroupGone"],
+                held_back: &[],
+                pages: 1,
+                play: |fixture| the_group_is_destroyed(fixture, "PromptRedisGroupGone"),
+            },
+            Fault {
+                name: "Redis comes back empty, nothing was named, and visits arrive",
+                flavor: Redis8,
+                watch: PATTERN,
+                arrive: &["PromptRedisGroupGone"],
+                held_back: &[],
+                pages: 1,
+                play: redis_comes_back_empty_and_visits_arrive,
+            },
+            Fault {
+                name: "Redis asks for a password",
+                flavor: Redis8,
+                watch: NAMED,
+                arrive: &["PromptRedisAccessRefused"],
+                held_back: &[],
+                pages: 1,
+                play: redis_asks_for_a_password,
+            },
+            Fault {
+                name: "another key takes the name of the stream",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisGroupMissing"],
+                held_back: &["PromptRedisCollectionFailing"],
+                pages: 1,
+                play: another_key_takes_the_name,
+            },
+            Fault {
+                name: "a right is taken from the exporter",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisCollectionFailing"],
+                held_back: &[],
+                pages: 0,
+                play: a_right_is_taken,
+            },
+            Fault {
+                name: "Redis evicts keys",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisEvicting"],
+                held_back: &[],
+                pages: 1,
+                play: redis_evicts_keys,
+            },
+            Fault {
+                name: "memory runs full",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisMemoryHigh"],
+                held_back: &[],
+                pages: 0,
+                play: memory_runs_full,
+            },
+            Fault {
+                name: "the exporter is killed",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisExporterDown"],
+                held_back: &[],
+                pages: 1,
+                play: the_exporter_is_killed,
+            },
+            healthy(Redis7),
+        ],
+    );
 }
 
 #[test]
 fn workers_stop_or_die_or_are_too_slow() {
-    play(&[
-        Fault {
-            name: "workers stop",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisDeliveryStalled"],
-            held_back: &["PromptRedisDeliveryLate", "PromptRedisDeliveryTooLate", "PromptRedisBacklogBeyondWorkers"],
-            pages: 1,
-            play: workers_stop,
-        },
-        Fault {
-            name: "workers die between read and acknowledge",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisPendingBuildUp"],
-            held_back: &["PromptRedisPendingNotAcked"],
-            pages: 1,
-            play: workers_die,
-        },
-        Fault {
-            // It is late before it is too late: the warning comes first, and has nothing to be held back by.
-            name: "workers are too slow",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisDeliveryLate", "PromptRedisDeliveryTooLate"],
-            held_back: &[],
-            pages: 1,
-            play: workers_are_too_slow,
-        },
-        healthy(Redis6),
-    ]);
+    play(
+        Generation::Three,
+        &[
+            Fault {
+                name: "workers stop",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisDeliveryStalled"],
+                held_back: &["PromptRedisBacklogBeyondWorkers"],
+                pages: 1,
+                play: workers_stop,
+            },
+            Fault {
+                name: "workers die between read and acknowledge",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisPendingBuildUp"],
+                held_back: &["PromptRedisPendingNotAcked"],
+                pages: 1,
+                play: workers_die,
+            },
+            Fault {
+                // It is late before it is too late: the warning comes first, and has nothing to be held back by.
+                name: "workers are too slow",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisDeliveryLate", "PromptRedisDeliveryTooLate"],
+                held_back: &[],
+                pages: 1,
+                play: workers_are_too_slow,
+            },
+            healthy(Redis6),
+        ],
+    );
 }
 
 #[test]
 fn counters_lie() {
-    play(&[
-        Fault {
-            name: "entries are trimmed unread",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisMessagesLost", "PromptRedisPhantomLag"],
-            held_back: &[],
-            pages: 0,
-            play: entries_are_trimmed_unread,
-        },
-        Fault {
-            name: "the lag is null and nothing waits",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisLagUnknown"],
-            held_back: &[],
-            pages: 0,
-            play: the_lag_is_null_and_nothing_waits,
-        },
-        Fault {
-            name: "the lag is null and KEDA starts nobody",
-            flavor: Redis7,
-            watch: NAMED,
-            arrive: &["PromptRedisLagUnknown", "PromptRedisDeliveryStalled"],
-            held_back: &["PromptRedisDeliveryLate", "PromptRedisDeliveryTooLate"],
-            pages: 1,
-            play: the_lag_is_null_and_keda_starts_nobody,
-        },
-        healthy(Valkey9),
-    ]);
+    play(
+        Generation::Three,
+        &[
+            Fault {
+                name: "entries are trimmed unread",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisMessagesLost", "PromptRedisPhantomLag"],
+                held_back: &[],
+                pages: 0,
+                play: entries_are_trimmed_unread,
+            },
+            Fault {
+                name: "the lag is null and nothing waits",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisLagUnknown"],
+                held_back: &[],
+                pages: 0,
+                play: the_lag_is_null_and_nothing_waits,
+            },
+            Fault {
+                name: "the lag is null and KEDA starts nobody",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisLagUnknown", "PromptRedisDeliveryStalled"],
+                held_back: &[],
+                pages: 1,
+                play: the_lag_is_null_and_keda_starts_nobody,
+            },
+            healthy(Valkey9),
+        ],
+    );
+}
+
+#[test]
+fn writes_are_refused() {
+    play(
+        Generation::Three,
+        &[
+            Fault {
+                name: "memory is full and nothing may be evicted",
+                flavor: Redis8,
+                watch: NAMED,
+                arrive: &["PromptRedisWritesRefused"],
+                held_back: &[],
+                pages: 1,
+                play: memory_is_full_and_nothing_may_be_evicted,
+            },
+            Fault {
+                name: "a snapshot cannot be written",
+                flavor: Redis8,
+                watch: NAMED,
+                arrive: &["PromptRedisWritesRefused"],
+                held_back: &[],
+                pages: 1,
+                play: a_snapshot_cannot_be_written,
+            },
+            Fault {
+                name: "Redis has become a replica",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisWritesRefused"],
+                held_back: &[],
+                pages: 1,
+                play: redis_has_become_a_replica,
+            },
+            healthy(Redis8),
+        ],
+    );
+}
+
+/// The same on Debian stable's Prometheus, in short: one alert by a value, one by a range, and nothing.
+#[test]
+fn prometheus_2_says_the_same() {
+    play(
+        Generation::Two,
+        &[
+            Fault {
+                name: "the stream is dropped",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisGroupMissing"],
+                held_back: &[],
+                pages: 1,
+                play: |fixture| the_stream_is_dropped(fixture, "PromptRedisGroupMissing"),
+            },
+            Fault {
+                name: "workers die between read and acknowledge",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisPendingBuildUp"],
+                held_back: &["PromptRedisPendingNotAcked"],
+                pages: 1,
+                play: workers_die,
+            },
+            healthy(Redis7),
+        ],
+    );
 }
 
 /// A neighbour with the same streams and groups, with a night on it: of this one nothing may be said.
@@ -189,201 +293,271 @@ fn healthy(flavor: crate::support::Flavor) -> Fault {
         arrive: &[],
         held_back: &[],
         pages: 0,
-        play: |bed| {
-            bed.begin_night(&["--visits=0", "--detectors=10"]);
+        play: |fixture| {
+            fixture.begin_night(&["--visits=0", "--detectors=10"]);
             within(Duration::from_secs(30), "the night is seen", || {
-                bed.exporter().scrape().stream("length", STREAM).filter(|length| *length >= 20.0)
+                fixture.exporter().scrape().stream("length", STREAM).filter(|length| *length >= 20.0)
             });
         },
     }
 }
 
 /// A few visits, all read.
-fn observe(bed: &mut Bed<'_>) {
-    bed.begin_night(&["--visits=3", "--detectors=20"]);
-    assert_eq!(bed.end_night("undelivered"), 0);
+fn observe(fixture: &mut Fixture<'_>) {
+    fixture.begin_night(&["--visits=3", "--detectors=20"]);
+    assert_eq!(fixture.end_night("undelivered"), 0);
 }
 
-fn redis_is_killed_and_comes_back(bed: &mut Bed<'_>) {
-    observe(bed);
-    bed.server.run("SAVE");
-    bed.server.kill();
-    let page = bed.arrives("PromptRedisDown");
-    assert!(bed.type_printed(&page, "PING").unwrap_err().contains("Connection refused"));
-    bed.server.spawn();
-    bed.server.wait();
-    assert_eq!(bed.type_printed(&page, "PING").unwrap().trim(), "PONG");
-    bed.resolves("PromptRedisDown");
+fn redis_is_killed_and_comes_back(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    fixture.server.run("SAVE");
+    fixture.server.kill();
+    let page = fixture.arrives("PromptRedisDown");
+    assert!(fixture.type_printed(&page, "PING").unwrap_err().contains("Connection refused"));
+    fixture.server.spawn();
+    fixture.server.wait();
+    assert_eq!(fixture.type_printed(&page, "PING").unwrap().trim(), "PONG");
+    fixture.resolves("PromptRedisDown");
 }
 
-fn redis_is_killed_and_comes_back_empty(bed: &mut Bed<'_>) {
-    observe(bed);
-    bed.server.kill();
-    bed.arrives("PromptRedisDown");
-    bed.server.spawn();
-    let page = bed.arrives("PromptRedisGroupMissing");
-    assert_eq!(bed.type_printed(&page, "XGROUP CREATE").unwrap().trim(), "OK");
-    bed.resolves("PromptRedisDown");
-    bed.resolves("PromptRedisGroupMissing");
+fn redis_is_killed_and_comes_back_empty(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    fixture.server.kill();
+    fixture.arrives("PromptRedisDown");
+    fixture.server.spawn();
+    let page = fixture.arrives("PromptRedisGroupMissing");
+    assert_eq!(fixture.type_printed(&page, "XGROUP CREATE").unwrap().trim(), "OK");
+    fixture.resolves("PromptRedisDown");
+    fixture.resolves("PromptRedisGroupMissing");
 }
 
-fn the_stream_is_dropped(bed: &mut Bed<'_>, name: &str) {
-    observe(bed);
-    bed.server.run(&format!("DEL {STREAM}"));
-    let page = bed.arrives(name);
-    assert_eq!(bed.type_printed(&page, "XGROUP CREATE").unwrap().trim(), "OK");
-    assert_eq!(bed.exporter().scrape().group("exists", STREAM, GROUP), Some(1.0), "the same group as before");
-    bed.resolves(name);
+fn the_stream_is_dropped(fixture: &mut Fixture<'_>, name: &str) {
+    observe(fixture);
+    fixture.server.run(&format!("DEL {STREAM}"));
+    let page = fixture.arrives(name);
+    assert_eq!(fixture.type_printed(&page, "XGROUP CREATE").unwrap().trim(), "OK");
+    assert_eq!(fixture.exporter().scrape().group("exists", STREAM, GROUP), Some(1.0), "the same group as before");
+    fixture.resolves(name);
 }
 
-fn the_group_is_destroyed(bed: &mut Bed<'_>) {
-    observe(bed);
-    bed.server.run(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
-    let page = bed.arrives("PromptRedisGroupMissing");
-    assert!(page.description().contains("holds 60 entries"), "{}", page.description());
-    bed.type_printed(&page, "XRANGE").unwrap();
-    // The group was destroyed alone: the entries are old, and must not be processed again.
-    assert_eq!(bed.type_printed(&page, "'$'").unwrap().trim(), "OK");
-    assert_eq!(bed.exporter().scrape().group("messages_undelivered", STREAM, GROUP), Some(0.0));
-    bed.resolves("PromptRedisGroupMissing");
+fn the_group_is_destroyed(fixture: &mut Fixture<'_>, name: &str) {
+    observe(fixture);
+    within(Duration::from_secs(30), "Prometheus has seen what the group has read", || {
+        let read = format!("redis_stream_group_entries_read{{instance=\"{}\"}} == 60", fixture.address());
+        fixture.stack().prometheus.number(&read)
+    });
+    fixture.server.run(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
+    let page = fixture.arrives(name);
+    add_ten(fixture);
+    assert_eq!(fixture.type_first(&page), "OK");
+    // What came since waits, and at most what was written in the very millisecond of the last delivery is repeated.
+    let waits = fixture.exporter().scrape().group("messages_undelivered", STREAM, GROUP).unwrap();
+    assert!((10.0..=30.0).contains(&waits), "{waits} wait: {}", page.description());
+    assert!(lag(fixture).is_some(), "KEDA sees what waits");
+    read(fixture, 100);
+    fixture.resolves(name);
 }
 
-fn another_key_takes_the_name(bed: &mut Bed<'_>) {
-    observe(bed);
-    bed.server.run_all(&format!("DEL {STREAM}\nSET {STREAM} 1"));
-    let page = bed.arrives("PromptRedisGroupMissing");
-    bed.fires("PromptRedisCollectionFailing");
-    assert!(bed.type_printed(&page, "XGROUP CREATE").unwrap_err().contains("WRONGTYPE"));
-    bed.server.run(&format!("DEL {STREAM}"));
-    assert_eq!(bed.type_printed(&page, "XGROUP CREATE").unwrap().trim(), "OK");
-    bed.resolves("PromptRedisGroupMissing");
+fn another_key_takes_the_name(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    fixture.server.run_all(&format!("DEL {STREAM}\nSET {STREAM} 1"));
+    let page = fixture.arrives("PromptRedisGroupMissing");
+    fixture.fires("PromptRedisCollectionFailing");
+    assert_eq!(fixture.type_first(&page), "OK");
+    assert_eq!(fixture.exporter().scrape().group("exists", STREAM, GROUP), Some(1.0));
+    fixture.resolves("PromptRedisGroupMissing");
 }
 
-fn a_right_is_taken(bed: &mut Bed<'_>) {
-    observe(bed);
-    bed.server.run("ACL SETUSER default -xinfo|groups");
-    let warning = bed.arrives("PromptRedisCollectionFailing");
-    assert!(bed.type_printed(&warning, "XINFO GROUPS").unwrap_err().contains("NOPERM"), "it says why");
-    bed.server.run("ACL SETUSER default +xinfo|groups");
-    bed.resolves("PromptRedisCollectionFailing");
+fn redis_comes_back_empty_and_visits_arrive(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    fixture.server.run("FLUSHALL");
+    add_ten(fixture);
+    let page = fixture.arrives("PromptRedisGroupGone");
+    assert_eq!(fixture.type_first(&page), "OK");
+    assert_eq!(lag(fixture), Some(10.0), "all of it waits, and KEDA sees it");
+    read(fixture, 10);
+    fixture.resolves("PromptRedisGroupGone");
 }
 
-fn redis_evicts_keys(bed: &mut Bed<'_>) {
-    observe(bed);
+fn redis_asks_for_a_password(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    fixture.server.run("CONFIG SET requirepass secret");
+    fixture.kill_exporter();
+    fixture.start_exporter();
+    let page = fixture.arrives("PromptRedisAccessRefused");
+    let command = page.commands()[0];
+    assert!(fixture.shell.run(command).unwrap_err().contains("NOAUTH"), "without the password it says what is missing");
+    fixture.shell.run(&format!("export REDISCLI_AUTH=secret; {command}")).unwrap();
+    fixture.resolves("PromptRedisAccessRefused");
+}
+
+fn a_right_is_taken(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    fixture.server.run("ACL SETUSER default -xinfo|groups");
+    let warning = fixture.arrives("PromptRedisCollectionFailing");
+    assert!(fixture.type_printed(&warning, "XINFO GROUPS").unwrap_err().contains("NOPERM"), "it says why");
+    fixture.server.run("ACL SETUSER default +xinfo|groups");
+    fixture.resolves("PromptRedisCollectionFailing");
+}
+
+/// Fan-out tries to write, until somebody is called. Then the first command of the page lets it.
+fn refused_until_mended(fixture: &mut Fixture<'_>, error: &str) {
+    let write = format!("redis-cli XADD {STREAM} '*' detector 1");
+    let page = fixture.arrives_while("PromptRedisWritesRefused", || {
+        let said = fixture.shell.run(&write).unwrap_err();
+        assert!(said.contains(error), "{said}");
+    });
+    assert_eq!(page.label("err"), error);
+    assert_eq!(fixture.type_first(&page), "OK");
+    fixture.shell.run(&write).unwrap();
+    read(fixture, 10);
+    fixture.resolves("PromptRedisWritesRefused");
+}
+
+fn memory_is_full_and_nothing_may_be_evicted(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    fixture.server.run_all("CONFIG SET maxmemory-policy noeviction");
+    let used = fixture.exporter().scrape().value("redis_memory_used_bytes").unwrap();
+    fixture.server.run(&format!("CONFIG SET maxmemory {:.0}", used * 0.95));
+    refused_until_mended(fixture, "OOM");
+}
+
+fn a_snapshot_cannot_be_written(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    std::fs::remove_dir_all(fixture.server.dir.path()).unwrap();
+    fixture.server.run_args(&[b"CONFIG", b"SET", b"save", b"3600 1"]);
+    fixture.server.run("BGSAVE");
+    within(Duration::from_secs(30), "the snapshot has failed", || {
+        let status = fixture.exporter().scrape().value("redis_rdb_last_bgsave_status");
+        status.filter(|status| *status == 0.0)
+    });
+    refused_until_mended(fixture, "MISCONF");
+}
+
+fn redis_has_become_a_replica(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    // Nobody answers there.
+    fixture.server.run("REPLICAOF 127.0.0.1 1");
+    refused_until_mended(fixture, "READONLY");
+}
+
+fn redis_evicts_keys(fixture: &mut Fixture<'_>) {
+    observe(fixture);
     let mut junk = redis::pipe();
     for key in 0..2_000 {
         junk.cmd("SET").arg(key).arg("x".repeat(2_000)).arg("EX").arg(3_600).ignore();
     }
-    junk.query::<()>(&mut bed.server.connection()).unwrap();
-    bed.server.run_all("CONFIG SET maxmemory-policy volatile-lru\nCONFIG SET maxmemory 3mb");
-    let page = bed.arrives("PromptRedisEvicting");
-    bed.type_all(&page);
-    bed.server.run("CONFIG SET maxmemory 0");
-    bed.resolves("PromptRedisEvicting");
+    junk.query::<()>(&mut fixture.server.connection()).unwrap();
+    fixture.server.run_all("CONFIG SET maxmemory-policy volatile-lru\nCONFIG SET maxmemory 3mb");
+    let page = fixture.arrives("PromptRedisEvicting");
+    fixture.type_all(&page);
+    fixture.server.run("CONFIG SET maxmemory 0");
+    fixture.resolves("PromptRedisEvicting");
 }
 
-fn memory_runs_full(bed: &mut Bed<'_>) {
-    observe(bed);
-    let used = bed.exporter().scrape().value("redis_memory_used_bytes").unwrap();
-    bed.server.run(&format!("CONFIG SET maxmemory {:.0}", used * 1.15));
-    bed.type_all(&bed.arrives("PromptRedisMemoryHigh"));
-    bed.server.run("CONFIG SET maxmemory 0");
-    bed.resolves("PromptRedisMemoryHigh");
+fn memory_runs_full(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    let used = fixture.exporter().scrape().value("redis_memory_used_bytes").unwrap();
+    fixture.server.run(&format!("CONFIG SET maxmemory {:.0}", used * 1.15));
+    fixture.type_all(&fixture.arrives("PromptRedisMemoryHigh"));
+    fixture.server.run("CONFIG SET maxmemory 0");
+    fixture.resolves("PromptRedisMemoryHigh");
 }
 
-fn the_exporter_is_killed(bed: &mut Bed<'_>) {
-    observe(bed);
-    bed.kill_exporter();
-    let page = bed.arrives("PromptRedisExporterDown");
-    bed.type_all(&page);
-    bed.start_exporter();
-    bed.resolves("PromptRedisExporterDown");
+fn the_exporter_is_killed(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    fixture.kill_exporter();
+    let page = fixture.arrives("PromptRedisExporterDown");
+    fixture.type_all(&page);
+    fixture.start_exporter();
+    fixture.resolves("PromptRedisExporterDown");
 }
 
-fn workers_stop(bed: &mut Bed<'_>) {
-    bed.begin_night(&["--visits=0", "--stall-at=6", "--stall-for=800"]);
-    let page = bed.arrives("PromptRedisDeliveryStalled");
-    bed.type_all(&page);
-    bed.resolves("PromptRedisDeliveryStalled");
+fn workers_stop(fixture: &mut Fixture<'_>) {
+    fixture.begin_night(&["--visits=0", "--stall-at=6", "--stall-for=800"]);
+    let page = fixture.arrives("PromptRedisDeliveryStalled");
+    fixture.type_all(&page);
+    fixture.resolves("PromptRedisDeliveryStalled");
 }
 
-fn workers_die(bed: &mut Bed<'_>) {
-    bed.begin_night(&["--visits=8", "--died=0.1"]);
-    let page = bed.arrives("PromptRedisPendingBuildUp");
-    bed.type_all(&page);
-    assert!(bed.end_night("died") >= 10);
-    bed.resolves("PromptRedisPendingBuildUp");
+fn workers_die(fixture: &mut Fixture<'_>) {
+    fixture.begin_night(&["--visits=8", "--died=0.1"]);
+    let page = fixture.arrives("PromptRedisPendingBuildUp");
+    fixture.type_all(&page);
+    assert!(fixture.end_night("died") >= 10);
+    fixture.resolves("PromptRedisPendingBuildUp");
 }
 
-fn workers_are_too_slow(bed: &mut Bed<'_>) {
-    bed.begin_night(&["--visits=16", "--detectors=60", "--workers-max=30"]);
-    bed.type_all(&bed.arrives("PromptRedisDeliveryLate"));
-    bed.type_all(&bed.arrives("PromptRedisDeliveryTooLate"));
-    bed.resolves("PromptRedisDeliveryTooLate");
-    bed.resolves("PromptRedisDeliveryLate");
+fn workers_are_too_slow(fixture: &mut Fixture<'_>) {
+    fixture.begin_night(&["--visits=16", "--detectors=60", "--workers-max=30"]);
+    fixture.type_all(&fixture.arrives("PromptRedisDeliveryLate"));
+    fixture.type_all(&fixture.arrives("PromptRedisDeliveryTooLate"));
+    fixture.resolves("PromptRedisDeliveryTooLate");
+    fixture.resolves("PromptRedisDeliveryLate");
 }
 
-fn entries_are_trimmed_unread(bed: &mut Bed<'_>) {
-    bed.begin_night(&["--visits=8", "--stall-at=4", "--stall-for=60", "--trim-unread=5"]);
-    let lost = bed.end_night("trimmed_unread");
+fn entries_are_trimmed_unread(fixture: &mut Fixture<'_>) {
+    fixture.begin_night(&["--visits=8", "--stall-at=4", "--stall-for=60", "--trim-unread=5"]);
+    let lost = fixture.end_night("trimmed_unread");
     assert!(lost > 0);
-    let warning = bed.arrives("PromptRedisMessagesLost");
+    let warning = fixture.arrives("PromptRedisMessagesLost");
     assert!(warning.description().contains(&format!("lost at least {lost} messages")), "{}", warning.description());
-    bed.type_all(&warning);
-    let warning = bed.arrives("PromptRedisPhantomLag");
+    fixture.type_all(&warning);
+    let warning = fixture.arrives("PromptRedisPhantomLag");
     assert!(warning.description().contains(&format!("{lost} higher")), "{}", warning.description());
-    assert_eq!(bed.exporter().scrape().group("lag", STREAM, GROUP), Some(lost as f64));
-    assert_eq!(bed.type_printed(&warning, "EVAL").unwrap().trim(), "OK");
-    assert_eq!(bed.exporter().scrape().group("lag", STREAM, GROUP), Some(0.0));
-    bed.resolves("PromptRedisPhantomLag");
-    bed.resolves("PromptRedisMessagesLost");
+    assert_eq!(fixture.exporter().scrape().group("lag", STREAM, GROUP), Some(lost as f64));
+    assert_eq!(fixture.type_printed(&warning, "EVAL").unwrap().trim(), "OK");
+    assert_eq!(fixture.exporter().scrape().group("lag", STREAM, GROUP), Some(0.0));
+    fixture.resolves("PromptRedisPhantomLag");
+    fixture.resolves("PromptRedisMessagesLost");
 }
 
 /// Ten entries of now, and their ids.
-fn add_ten(bed: &Bed<'_>) -> Vec<String> {
-    let add = |_| redis::cmd("XADD").arg(STREAM).arg("*").arg("detector").arg(1).query(&mut bed.server.connection());
+fn add_ten(fixture: &Fixture<'_>) -> Vec<String> {
+    let add =
+        |_| redis::cmd("XADD").arg(STREAM).arg("*").arg("detector").arg(1).query(&mut fixture.server.connection());
     (0..10).map(add).collect::<Result<_, _>>().unwrap()
 }
 
 /// A worker reads, and acknowledges at once.
-fn read(bed: &Bed<'_>, count: usize) {
-    bed.server.run(&format!("XREADGROUP GROUP {GROUP} worker COUNT {count} NOACK STREAMS {STREAM} >"));
+fn read(fixture: &Fixture<'_>, count: usize) {
+    fixture.server.run(&format!("XREADGROUP GROUP {GROUP} worker COUNT {count} NOACK STREAMS {STREAM} >"));
 }
 
-fn lag(bed: &Bed<'_>) -> Option<f64> {
-    bed.exporter().scrape().group("lag", STREAM, GROUP)
+fn lag(fixture: &Fixture<'_>) -> Option<f64> {
+    fixture.exporter().scrape().group("lag", STREAM, GROUP)
 }
 
-fn the_lag_is_null_and_nothing_waits(bed: &mut Bed<'_>) {
-    bed.server.run(&format!("XGROUP CREATE {STREAM} {GROUP} $ MKSTREAM"));
-    let ids = add_ten(bed);
-    read(bed, 4);
-    bed.server.run(&format!("XDEL {STREAM} {}", ids.last().unwrap()));
-    read(bed, 10);
-    assert_eq!(lag(bed), None);
-    let warning = bed.arrives("PromptRedisLagUnknown");
-    assert_eq!(bed.type_printed(&warning, "EVAL").unwrap().trim(), "counted again");
-    assert_eq!(lag(bed), Some(0.0));
-    bed.resolves("PromptRedisLagUnknown");
+fn the_lag_is_null_and_nothing_waits(fixture: &mut Fixture<'_>) {
+    fixture.server.run(&format!("XGROUP CREATE {STREAM} {GROUP} $ MKSTREAM"));
+    let ids = add_ten(fixture);
+    read(fixture, 4);
+    fixture.server.run(&format!("XDEL {STREAM} {}", ids.last().unwrap()));
+    read(fixture, 10);
+    assert_eq!(lag(fixture), None);
+    let warning = fixture.arrives("PromptRedisLagUnknown");
+    assert_eq!(fixture.type_printed(&warning, "EVAL").unwrap().trim(), "counted again");
+    assert_eq!(lag(fixture), Some(0.0));
+    fixture.resolves("PromptRedisLagUnknown");
 }
 
-fn the_lag_is_null_and_keda_starts_nobody(bed: &mut Bed<'_>) {
-    let ids = add_ten(bed);
-    bed.server.run(&format!("XGROUP CREATE {STREAM} {GROUP} {}", ids[3]));
-    assert_eq!(lag(bed), None);
-    let page = bed.arrives("PromptRedisDeliveryStalled");
-    bed.type_all(&page);
-    let warning = bed.arrives("PromptRedisLagUnknown");
-    assert_eq!(bed.type_printed(&warning, "EVAL").unwrap().trim(), "counted again");
-    assert_eq!(lag(bed), Some(6.0), "KEDA sees it again");
-    read(bed, 6);
-    bed.resolves("PromptRedisLagUnknown");
-    bed.resolves("PromptRedisDeliveryStalled");
+fn the_lag_is_null_and_keda_starts_nobody(fixture: &mut Fixture<'_>) {
+    let ids = add_ten(fixture);
+    fixture.server.run(&format!("XGROUP CREATE {STREAM} {GROUP} {}", ids[3]));
+    assert_eq!(lag(fixture), None);
+    let page = fixture.arrives("PromptRedisDeliveryStalled");
+    fixture.type_all(&page);
+    let warning = fixture.arrives("PromptRedisLagUnknown");
+    assert_eq!(fixture.type_printed(&warning, "EVAL").unwrap().trim(), "counted again");
+    assert_eq!(lag(fixture), Some(6.0), "KEDA sees it again");
+    read(fixture, 6);
+    fixture.resolves("PromptRedisLagUnknown");
+    fixture.resolves("PromptRedisDeliveryStalled");
 }
 
 #[test]
 fn a_prometheus_without_exporter_says_only_that() {
-    let stack = Stack::watching(&[]);
+    let stack = Stack::watching(Generation::Two, &[]);
     let received = within(Duration::from_secs(60), "somebody is told", || {
         Some(stack.receiver.received()).filter(|received| !received.is_empty())
     });

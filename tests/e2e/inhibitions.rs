@@ -7,18 +7,22 @@ use tempfile::TempDir;
 
 use crate::{
     shipped::{ALERTS, Rule, rules},
-    stack::{Receiver, fetch, request, start_alertmanager, within},
+    stack::{Generation, Receiver, fetch, request, start_alertmanager, within},
 };
 
 /// What only follows from an alert, of the same exporter, stream and group.
 fn follows(cause: &str, other: &str) -> bool {
+    let of_redis = ["ExporterDown", "Down", "AccessRefused", "WritesRefused", "Evicting", "MemoryHigh"];
     let waiting = ["DeliveryLate", "DeliveryTooLate", "BacklogBeyondWorkers"];
     let short = |name: &'static str| other == format!("PromptRedis{name}");
     match cause.trim_start_matches("PromptRedis") {
         "ExporterDown" => true,
-        "Down" => !short("ExporterDown"),
-        "StreamMissing" => !["ExporterDown", "Down", "Evicting", "MemoryHigh"].into_iter().any(short),
-        "GroupMissing" => !["ExporterDown", "Down", "Evicting", "MemoryHigh", "StreamMissing"].into_iter().any(short),
+        "Down" | "AccessRefused" => !["ExporterDown", "Down", "AccessRefused"].into_iter().any(short),
+        "WritesRefused" => short("MemoryHigh") || short("NoArrivals"),
+        "StreamMissing" => !of_redis.into_iter().chain(["PatternEmpty"]).any(short),
+        "GroupMissing" | "GroupGone" => {
+            !of_redis.into_iter().chain(["PatternEmpty", "StreamMissing", "GroupMissing", "GroupGone"]).any(short)
+        }
         "DeliveryStalled" => waiting.into_iter().chain(["MessagesExpiring"]).any(short),
         "MessagesExpiring" => waiting.into_iter().any(short),
         "DeliveryTooLate" => short("DeliveryLate") || short("BacklogBeyondWorkers"),
@@ -61,7 +65,7 @@ fn held_back(place: &Place, place_of_other: &Place) -> BTreeSet<(String, String)
         [json!({ "labels": labels(cause, &at(place)) }), json!({ "labels": labels(other, &at(place_of_other)) })]
     });
     let alerts: Vec<_> = alerts.collect();
-    let (_alertmanager, address) = start_alertmanager(dir.path(), Receiver::start().address());
+    let (_alertmanager, address) = start_alertmanager(Generation::Three, dir.path(), Receiver::start().address());
     let (status, said) = request(&address, "POST /api/v2/alerts", &json!(alerts).to_string()).unwrap();
     assert_eq!(status, 200, "{said}");
     let look = || serde_json::from_str::<Vec<Value>>(&fetch(&address, "/api/v2/alerts").unwrap().1).unwrap();
@@ -104,17 +108,18 @@ fn nothing_is_held_back_by_what_happens_elsewhere() {
     let elsewhere = Place { instance: " elsewhere".into(), ..here.clone() };
     assert_eq!(held_back(&here, &elsewhere), BTreeSet::new(), "another exporter");
     let of_stream = |held_back: BTreeSet<(String, String)>| {
-        let names = ["PromptRedisExporterDown", "PromptRedisDown", "PromptRedisEvicting"];
-        held_back.into_iter().filter(|(cause, _)| !names.contains(&&**cause)).collect::<BTreeSet<_>>()
+        let of_redis = ["ExporterDown", "Down", "AccessRefused", "WritesRefused", "Evicting"];
+        let names = of_redis.map(|name| format!("PromptRedis{name}"));
+        held_back.into_iter().filter(|(cause, _)| !names.contains(cause)).collect::<BTreeSet<_>>()
     };
     let another_stream = Place { stream: "instrument:hsc", group: "hsc_consumer_group", ..here.clone() };
     assert_eq!(of_stream(held_back(&here, &another_stream)), BTreeSet::new(), "another stream");
     let another_group = Place { group: "another", ..here.clone() };
     let of_group = of_stream(held_back(&here, &another_group));
-    let about_stream = ["PromptRedisStreamMissing", "PromptRedisGroupMissing"];
+    let about_stream = ["PromptRedisStreamMissing", "PromptRedisGroupMissing", "PromptRedisGroupGone"];
+    let of_the_stream = ["CollectionFailing", "TrimMissed", "NoArrivals"];
     for (cause, other) in of_group {
-        let is_about_stream =
-            cause == about_stream[0] || other.ends_with("CollectionFailing") || other.ends_with("TrimMissed");
+        let is_about_stream = cause == about_stream[0] || of_the_stream.iter().any(|name| other.ends_with(name));
         assert!(
             about_stream.contains(&&*cause) && is_about_stream,
             "{cause} of one group holds back {other} of another"

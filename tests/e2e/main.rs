@@ -11,6 +11,7 @@
 mod alerts;
 mod dashboards;
 mod faults;
+mod fixture;
 mod grafana;
 mod inhibitions;
 mod nights;
@@ -25,4 +26,4 @@ mod stack;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the other tests use the rest")]
 mod support;
-mod ward;
+mod unaligned;

@@ -1,7 +1,8 @@
 //! Two synthetic nights, as the exporter would have shown them, and what was put into them.
 //!
 //! Both cross midnight UTC. A visit of 172 entries comes every minute, and workers take half a minute to read it.
-//! In the first night workers stop for ten minutes, and three die between read and acknowledge. In the second, 50 entries
+//! In the first night workers stop for ten minutes, three die between read and acknowledge, and writes are refused for five
+//! minutes. In the second, the group is missing for four minutes, 50 entries
 //! are trimmed unread, the phantom lag of that is corrected, 30 more are trimmed, and the stream is deleted and made anew. Beside it stands an exporter on a Redis 6, with
 //! the same stream and group, which has nothing to count with.
 
@@ -41,6 +42,9 @@ pub struct Truth {
     pub not_acked: u64,
     pub lost: u64,
     pub resets: u64,
+    /// In steps.
+    writes_refused: u64,
+    group_missing: u64,
     /// What was delivered in each step.
     delivered: Vec<u64>,
 }
@@ -68,6 +72,18 @@ impl Truth {
         self.ages.iter().filter(|age| **age > 60.0).count() as f64 * STEP as f64 / 60.0
     }
 
+    pub fn minutes_writes_refused(&self) -> f64 {
+        (self.writes_refused * STEP) as f64 / 60.0
+    }
+
+    pub fn minutes_group_missing(&self) -> f64 {
+        (self.group_missing * STEP) as f64 / 60.0
+    }
+
+    pub fn minutes_behind(&self) -> f64 {
+        self.minutes_over_60() + self.minutes_writes_refused() + self.minutes_group_missing()
+    }
+
     /// Messages a second, in the best minute.
     pub fn peak_drain(&self) -> f64 {
         let minutes = self.delivered.windows(usize::try_from(60 / STEP).unwrap());
@@ -87,6 +103,8 @@ struct State {
     /// Trimmed unread: stays in the lag.
     phantom: u64,
     last_entry: u64,
+    writes_refused: bool,
+    group_missing: bool,
 }
 
 impl State {
@@ -146,6 +164,10 @@ fn play_night(night: usize, state: &mut State, samples: &mut Samples) -> Truth {
         let stalled = night == 0 && (200..240).contains(&step);
         truth.delivered.push(if stalled { 0 } else { state.deliver(now, 300) });
         break_something((night, step), state, &mut truth);
+        state.writes_refused = night == 0 && (400..420).contains(&step);
+        state.group_missing = night == 1 && (300..316).contains(&step);
+        truth.writes_refused += u64::from(state.writes_refused);
+        truth.group_missing += u64::from(state.group_missing);
         truth.peak_backlog = truth.peak_backlog.max(state.undelivered());
         if state.age(now) > 0.0 || (step >= BEFORE && now - state.last_entry < 600) {
             truth.ages.push(state.age(now));
@@ -181,6 +203,7 @@ fn break_something(when: (usize, u64), state: &mut State, truth: &mut Truth) {
 fn show_redis7(state: &State, now: u64, samples: &mut Samples) {
     let exporter = "job=\"prompt-redis-exporter\",instance=\"redis7:10036\"";
     show_exporter(exporter, now, samples);
+    samples.add("redis_aof_last_write_status", exporter, u64::from(!state.writes_refused), now);
     let group = format!("{REDIS7_STREAM},group=\"lsstcam_consumer_group\"");
     let mut of_stream =
         |metric: &str, value: u64| samples.add(&format!("redis_stream_{metric}"), REDIS7_STREAM, value, now);
@@ -192,7 +215,7 @@ fn show_redis7(state: &State, now: u64, samples: &mut Samples) {
     let counted = undelivered <= COUNTED;
     let mut of_group =
         |metric: &str, value: u64| samples.add(&format!("redis_stream_group_{metric}"), &group, value, now);
-    of_group("exists", 1);
+    of_group("exists", u64::from(!state.group_missing));
     of_group("lag", undelivered + state.phantom);
     of_group("entries_read", state.read);
     of_group("messages_pending", state.pending);
@@ -208,6 +231,7 @@ fn show_redis7(state: &State, now: u64, samples: &mut Samples) {
 fn show_redis6(now: u64, samples: &mut Samples) {
     let exporter = "job=\"prompt-redis-exporter\",instance=\"redis6:10036\"";
     show_exporter(exporter, now, samples);
+    samples.add("redis_aof_last_write_status", exporter, 1, now);
     let group = format!("{REDIS6_STREAM},group=\"lsstcam_consumer_group\"");
     samples.add("redis_stream_exists", REDIS6_STREAM, 1, now);
     samples.add("redis_stream_length", REDIS6_STREAM, 7, now);

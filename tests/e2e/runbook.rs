@@ -1,6 +1,7 @@
 //! The runbook: each command in it, and each line that an alert prints, is typed on a real Redis.
 //!
-//! How the file is written: a block marked `redis` is typed at the prompt of redis-cli, a block marked `sh` in a shell.
+//! How the file is written: a block marked `redis` is typed at the prompt of redis-cli, a block marked `sh` in a shell. One
+//! marked `redis-8.2` is typed on a Redis of that version.
 //! `<!-- given: COMMAND -->` above a block is what had happened before. kubectl is played: `kubectl exec` runs the
 //! program here, and the rest has nothing to say. amtool is real, with a real Alertmanager.
 
@@ -9,12 +10,17 @@ use std::{collections::BTreeSet, fs};
 use tempfile::TempDir;
 
 use crate::{
+    fixture::{GROUP, STREAM},
     shell::Shell,
     shipped::{ALERTS, RUNBOOK, alert, rules, text},
-    stack::{Process, Receiver, start_alertmanager},
-    support::Server,
-    ward::{GROUP, STREAM},
+    stack::{Generation, Process, Receiver, start_alertmanager},
+    support::{Flavor, Server},
 };
+
+/// A line of a description that can be typed as it is.
+pub fn is_command(line: &str) -> bool {
+    line.starts_with("redis-cli ") || line.starts_with("timeout 5 redis-cli ")
+}
 
 /// A fenced block.
 #[derive(Debug)]
@@ -60,20 +66,23 @@ pub fn anchors() -> BTreeSet<String> {
 }
 
 /// A Redis and a shell to type in.
-struct Desk {
+struct RedisShell {
     server: Server,
     shell: Shell,
 }
 
-impl Desk {
+impl RedisShell {
     fn new() -> Self {
-        let server = Server::redis7();
+        Self::on(Server::redis7())
+    }
+
+    fn on(server: Server) -> Self {
         let shell = Shell::for_redis(server.port);
         shell.program(
             "kubectl",
             "case \"$1\" in\n\
              exec) [ \"$2 $3 $4 $5 $6\" = '-it prompt-redis-0 -n prompt-redis --' ] || exit 1; shift 6; exec \"$@\" ;;\n\
-             get | describe | logs) ;;\n\
+             get | describe | logs | annotate) ;;\n\
              rollout) [ \"$3 $4 $5 $6\" = 'statefulset prompt-redis -n prompt-redis' ] ;;\n\
              *) exit 1 ;;\n\
              esac",
@@ -103,7 +112,7 @@ impl Desk {
             self.prompt(command).unwrap_or_else(|said| panic!("{}: {command}: {said}", block.section));
         }
         let answers = block.lines.iter().map(|line| {
-            let answer = if block.language == "redis" { self.prompt(line) } else { self.shell.run(line) };
+            let answer = if block.language == "sh" { self.shell.run(line) } else { self.prompt(line) };
             answer.unwrap_or_else(|said| panic!("{}: {line}: {said}", block.section))
         });
         answers.collect()
@@ -118,68 +127,75 @@ impl Desk {
 }
 
 /// A Redis and an Alertmanager to type in, found by amtool where the runbook says.
-struct Office {
-    desk: Desk,
+struct RedisAndAlertmanager {
+    redis: RedisShell,
     _alertmanager: Process,
     _dir: TempDir,
 }
 
-impl Office {
+impl RedisAndAlertmanager {
     fn new() -> Self {
-        let (mut desk, dir) = (Desk::new(), TempDir::new().unwrap());
-        let (alertmanager, address) = start_alertmanager(dir.path(), Receiver::start().address());
+        let (mut redis, dir) = (RedisShell::new(), TempDir::new().unwrap());
+        let (alertmanager, address) = start_alertmanager(Generation::Three, dir.path(), Receiver::start().address());
         // The second name is Debian's.
         for name in ["amtool/config.yml", "prometheus/amtool.yml"] {
             let file = dir.path().join(".config").join(name);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, format!("alertmanager.url: http://{address}\nauthor: runbook\n")).unwrap();
         }
-        desk.shell.set_home(dir.path());
-        Self { desk, _alertmanager: alertmanager, _dir: dir }
+        let amtool = Generation::Three.program("amtool");
+        redis.shell.program("amtool", &format!("exec '{}' \"$@\"", amtool.display()));
+        redis.shell.set_home(dir.path());
+        Self { redis, _alertmanager: alertmanager, _dir: dir }
     }
 }
 
 #[test]
 fn every_block_can_be_typed() {
-    let Office { desk, .. } = &Office::new();
+    let RedisAndAlertmanager { redis, .. } = &RedisAndAlertmanager::new();
     let blocks = blocks();
     assert!(blocks.len() > 50, "{}", blocks.len());
+    let redis_8 = RedisShell::on(Server::start(Flavor::Redis8));
     for block in &blocks {
-        assert!(["redis", "sh"].contains(&&*block.language), "{block:?}");
-        desk.prepare();
-        let said = desk.type_block(block);
+        assert!(["redis", "redis-8.2", "sh"].contains(&&*block.language), "{block:?}");
+        let redis = if block.language == "redis-8.2" { &redis_8 } else { redis };
+        redis.prepare();
+        let said = redis.type_block(block);
         assert!(!said.contains("nothing"), "{} did nothing, so this tried nothing: {said}", block.section);
     }
 }
 
 #[test]
 fn a_silence_is_made_and_ended_as_the_runbook_says() {
-    let Office { desk, .. } = &Office::new();
+    let RedisAndAlertmanager { redis, .. } = &RedisAndAlertmanager::new();
     let blocks: Vec<_> = blocks().into_iter().filter(|block| block.section == "Maintenance").collect();
     let [begin, end] = &*blocks else { panic!("{blocks:?}") };
-    let said = desk.type_block(begin);
+    let said = redis.type_block(begin);
     let silence = said.lines().next().unwrap();
     assert_eq!(said.matches(silence).count(), 2, "it is made, and found: {said}");
-    desk.type_block(end);
+    redis.type_block(end);
     let query = begin.lines.last().unwrap();
-    assert!(!desk.shell.run(query).unwrap().contains(silence), "it is over");
+    assert!(!redis.shell.run(query).unwrap().contains(silence), "it is over");
 }
 
 #[test]
 fn every_line_that_an_alert_prints_can_be_typed() {
-    let desk = Desk::new();
+    let redis = RedisShell::new();
     for alert in rules(ALERTS) {
         let description =
             alert.annotation("description").replace("{{ $stream }}", STREAM).replace("{{ $group }}", GROUP);
         // StreamMissing makes the name of the group out of that of the stream.
         let description = description.replace(&format!("'{GROUP}_consumer_group'"), &format!("'{GROUP}'"));
-        for line in description.lines().filter(|line| line.starts_with("redis-cli ")) {
-            let line = line.split("{{").next().unwrap();
-            desk.prepare();
+        // What ends or begins another case of a description stands beside the line. A line that asks Prometheus for a value
+        // is typed where its incident is played.
+        let line_of = |line: &str| line.split("{{ else").next().unwrap().trim_end_matches("{{ end }}").to_owned();
+        let lines = description.lines().filter(|line| is_command(line)).map(line_of);
+        for line in lines.filter(|line| !line.contains("{{") && !line.ends_with("ACKED")) {
+            redis.prepare();
             if line.contains("XGROUP CREATE") {
-                desk.server.run(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
+                redis.server.run(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
             }
-            desk.shell.run(line).unwrap_or_else(|said| panic!("{}: {line}: {said}", alert.name()));
+            redis.shell.run(&line).unwrap_or_else(|said| panic!("{}: {line}: {said}", alert.name()));
         }
     }
 }
@@ -210,37 +226,47 @@ fn every_alert_has_its_section_and_every_link_leads_somewhere() {
 }
 
 #[test]
+fn no_section_is_longer_than_can_be_read_in_a_minute() {
+    let text = text(RUNBOOK);
+    for section in text.split("\n## ").flat_map(|chapter| chapter.split("\n### ")) {
+        let prose = section.split("```").step_by(2);
+        let words = prose.flat_map(str::split_whitespace).count();
+        assert!(words <= 150, "{words} words: {}", section.lines().next().unwrap_or_default());
+    }
+}
+
+#[test]
 fn scripts_touch_nothing_while_messages_wait() {
-    let desk = Desk::new();
-    for section in ["PromptRedisPhantomLag", "PromptRedisTrimMissed", "Trimming", "Dropping old consumers"] {
-        desk.prepare();
-        let before = desk.prompt(&format!("XINFO STREAM {STREAM} FULL")).unwrap();
-        let said = desk.prompt(&script(section).lines[0]).unwrap();
+    let redis = RedisShell::new();
+    for section in ["PromptRedisPhantomLag", "Trimming", "Dropping old consumers"] {
+        redis.prepare();
+        let before = redis.prompt(&format!("XINFO STREAM {STREAM} FULL")).unwrap();
+        let said = redis.prompt(&script(section).lines[0]).unwrap();
         assert!(said.contains("nothing"), "{section}: {said}");
-        assert_eq!(desk.prompt(&format!("XINFO STREAM {STREAM} FULL")).unwrap(), before, "{section}");
+        assert_eq!(redis.prompt(&format!("XINFO STREAM {STREAM} FULL")).unwrap(), before, "{section}");
     }
 }
 
 #[test]
 fn dropping_consumers_keeps_what_waits() {
-    let desk = Desk::new();
-    desk.prepare();
-    let before = ["lag", "entries-read", "last-delivered-id"].map(|name| desk.fact(name));
-    assert_eq!((desk.fact("consumers").as_deref(), before[0].as_deref()), (Some("2"), Some("10")));
-    desk.type_block(&script("Dropping old consumers"));
-    assert_eq!(desk.fact("consumers").as_deref(), Some("0"));
-    assert_eq!(["lag", "entries-read", "last-delivered-id"].map(|name| desk.fact(name)), before);
+    let redis = RedisShell::new();
+    redis.prepare();
+    let before = ["lag", "entries-read", "last-delivered-id"].map(|name| redis.fact(name));
+    assert_eq!((redis.fact("consumers").as_deref(), before[0].as_deref()), (Some("2"), Some("10")));
+    redis.type_block(&script("Dropping old consumers"));
+    assert_eq!(redis.fact("consumers").as_deref(), Some("0"));
+    assert_eq!(["lag", "entries-read", "last-delivered-id"].map(|name| redis.fact(name)), before);
 }
 
 #[test]
 fn counting_again_gives_the_true_lag() {
-    let desk = Desk::new();
+    let redis = RedisShell::new();
     for damage in ["XDEL instrument:lsstcam 35-0", "XGROUP SETID instrument:lsstcam lsstcam_consumer_group 25-0"] {
-        desk.prepare();
-        desk.server.run(damage);
-        assert_eq!(desk.fact("lag"), None, "{damage}");
-        desk.type_block(&script("PromptRedisLagUnknown"));
+        redis.prepare();
+        redis.server.run(damage);
+        assert_eq!(redis.fact("lag"), None, "{damage}");
+        redis.type_block(&script("PromptRedisLagUnknown"));
         let waits = if damage.starts_with("XDEL") { "9" } else { "15" };
-        assert_eq!(desk.fact("lag").as_deref(), Some(waits), "{damage}");
+        assert_eq!(redis.fact("lag").as_deref(), Some(waits), "{damage}");
     }
 }

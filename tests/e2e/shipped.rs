@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf};
 use serde_json::Value;
 
 pub const ALERTS: &str = "alerts/prompt-redis.alerts.yaml";
+pub const NEUTRAL: &str = "alerts/redis-streams.alerts.yaml";
 pub const RULES: &str = "alerts/prompt-redis.rules.yaml";
 pub const ALERTMANAGER: &str = "alerts/alertmanager.example.yaml";
 pub const RUNBOOK: &str = "docs/runbook.md";

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::{
     rewrite::FASTER,
-    shipped::{ALERTMANAGER, ALERTS, RULES, text},
+    shipped::{ALERTMANAGER, ALERTS, RULES, path, text},
     support::free_port,
 };
 
@@ -29,6 +29,26 @@ const OPTIONS: [&str; 2] = ["--query.lookback-delta=5s", "--rules.alert.resend-d
 /// The labels that the data facility's Prometheus adds.
 pub const JOB: &str = "prompt-redis-exporter";
 pub const NAMESPACE: &str = "usdfprod-prompt-processing";
+
+/// The two generations that are in use: Debian stable's Prometheus, and Prometheus 3 out of Debian unstable.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Generation {
+    Two,
+    Three,
+}
+
+impl Generation {
+    pub const BOTH: [Self; 2] = [Self::Two, Self::Three];
+
+    /// prometheus, promtool, alertmanager or amtool of this generation.
+    pub fn program(self, name: &str) -> PathBuf {
+        match (self, name) {
+            (Self::Two, "alertmanager") => "prometheus-alertmanager".into(),
+            (Self::Two, name) => name.into(),
+            (Self::Three, name) => path(".tools/bin").join(format!("{name}-3")),
+        }
+    }
+}
 
 /// Waits until there is one; fails with this sentence if that takes too long.
 pub fn within<T>(longest: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -89,8 +109,8 @@ impl Drop for Process {
 }
 
 /// Runs a tool to its end, and gives what it said.
-pub fn tool(name: &str, args: &[&str]) -> Result<String, String> {
-    let output = Command::new(name).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+pub fn tool(generation: Generation, name: &str, args: &[&str]) -> Result<String, String> {
+    let output = Command::new(generation.program(name)).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
     let output =
         output.unwrap_or_else(|error| panic!("{name}: {error}: install it with scripts/install-tools.sh test"));
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -135,11 +155,11 @@ pub struct Prometheus {
 
 impl Prometheus {
     /// Keeps its data below `dir`, under data.
-    pub fn start(dir: &Path, config: &Value, options: &[&str]) -> Self {
+    pub fn start(generation: Generation, dir: &Path, config: &Value, options: &[&str]) -> Self {
         let file = dir.join("prometheus.yaml");
         fs::write(&file, config.to_string()).unwrap();
         let address = format!("127.0.0.1:{}", free_port());
-        let mut command = Command::new("prometheus");
+        let mut command = Command::new(generation.program("prometheus"));
         command.arg(format!("--config.file={}", file.display()));
         command.arg(format!("--storage.tsdb.path={}", dir.join("data").display()));
         command.arg(format!("--web.listen-address={address}")).args(options);
@@ -271,14 +291,14 @@ pub struct Stack {
 
 impl Stack {
     /// Watches these exporters. Is there when each was scraped once.
-    pub fn watching(exporters: &[&str]) -> Self {
+    pub fn watching(generation: Generation, exporters: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let receiver = Receiver::start();
-        let (alertmanager, notified) = start_alertmanager(dir.path(), &receiver.address);
+        let (alertmanager, notified) = start_alertmanager(generation, dir.path(), &receiver.address);
         let mut config =
             config(INTERVAL, exporters, &[write_rules(dir.path(), ALERTS), write_rules(dir.path(), RULES)]);
         config["alerting"] = json!({ "alertmanagers": [{ "static_configs": [{ "targets": [notified] }] }] });
-        let prometheus = Prometheus::start(dir.path(), &config, &OPTIONS);
+        let prometheus = Prometheus::start(generation, dir.path(), &config, &OPTIONS);
         within(Duration::from_secs(60), "every exporter is scraped, and Alertmanager is known", || {
             let scraped = prometheus.number("count(up == 1) or vector(0)")?;
             let known = prometheus.ask("alertmanagers", &[]).unwrap()["activeAlertmanagers"].as_array()?.len();
@@ -295,14 +315,14 @@ fn write_rules(dir: &Path, name: &str) -> PathBuf {
 }
 
 /// The process, and where it listens.
-pub fn start_alertmanager(dir: &Path, receiver: &str) -> (Process, String) {
+pub fn start_alertmanager(generation: Generation, dir: &Path, receiver: &str) -> (Process, String) {
     let (file, data) = (dir.join("alertmanager.yaml"), dir.join("alertmanager"));
     fs::write(&file, FASTER.alertmanager(&text(ALERTMANAGER), receiver)).unwrap();
     let address = format!("127.0.0.1:{}", free_port());
-    let mut command = Command::new("prometheus-alertmanager");
+    let mut command = Command::new(generation.program("alertmanager"));
     command.arg(format!("--config.file={}", file.display())).arg(format!("--storage.path={}", data.display()));
     command.arg(format!("--web.listen-address={address}")).arg("--cluster.listen-address=");
-    let mut process = Process::start("prometheus-alertmanager", &mut command, dir);
+    let mut process = Process::start("alertmanager", &mut command, dir);
     process.ready(&address);
     (process, address)
 }

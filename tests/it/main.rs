@@ -24,3 +24,4 @@ mod support;
 mod tls;
 mod topology;
 mod web_config;
+mod writers;

@@ -1,70 +1,10 @@
 //! Redis behind Sentinels, and as a Cluster: real failovers, real resharding.
 
-use std::{
-    fs,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{process::Command, time::Duration};
 
 use redis::Value;
 
-use crate::support::{Exporter, Flavor, Server, free_port, until};
-
-/// A Sentinel, which is a redis-server that was started as one.
-struct Sentinel {
-    port: u16,
-    child: Child,
-    _dir: tempfile::TempDir,
-}
-
-impl Sentinel {
-    fn of(master: &Server) -> Self {
-        let (port, dir) = (free_port(), tempfile::TempDir::new().unwrap());
-        let config = dir.path().join("sentinel.conf");
-        let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor night 127.0.0.1 {} 2\n\
-             sentinel down-after-milliseconds night 500\nsentinel failover-timeout night 2000\n",
-            dir.path().display(),
-            master.port
-        );
-        fs::write(&config, text).unwrap();
-        let child = Command::new("redis-server")
-            .arg(&config)
-            .arg("--sentinel")
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is missing: install it with scripts/install-tools.sh test");
-        Self { port, child, _dir: dir }
-    }
-
-    /// This Sentinel's reply, if it serves already.
-    fn query(&self, words: &[&str]) -> Option<Value> {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
-        redis::cmd("SENTINEL").arg(words).query(&mut client.get_connection().ok()?).ok()
-    }
-
-    fn master_port(&self) -> Option<String> {
-        let reply = self.query(&["GET-MASTER-ADDR-BY-NAME", "night"])?;
-        let (_, port): (String, String) = redis::from_redis_value(reply).ok()?;
-        Some(port)
-    }
-
-    /// How many replicas and other Sentinels it knows.
-    fn knows(&self) -> (usize, usize) {
-        let count = |what| match self.query(&[what, "night"]) {
-            Some(Value::Array(list)) => list.len(),
-            _ => 0,
-        };
-        (count("REPLICAS"), count("SENTINELS"))
-    }
-}
-
-impl Drop for Sentinel {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::support::{Cluster, Exporter, Flavor, Sentinel, Server, until};
 
 /// The user of the README, with these rights more.
 fn make_user(server: &Server, more: &[&str]) {
@@ -132,66 +72,6 @@ fn a_master_that_no_sentinel_knows_is_a_failed_connection() {
     assert_eq!(page.errors("connect"), 1.0, "{}", exporter.log());
     let log = exporter.logged("Redis cannot be asked");
     assert!(log.contains("master day of the Sentinels redis://127.0.0.1"), "{log}");
-}
-
-/// Three masters, all slots shared out.
-struct Cluster {
-    nodes: Vec<Server>,
-}
-
-impl Cluster {
-    fn start() -> Self {
-        let node = |()| {
-            let (bus, timeout) = (free_port().to_string(), "1000");
-            Server::start_with(
-                Flavor::Redis7,
-                &["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", timeout],
-            )
-        };
-        let nodes: Vec<_> = [(); 3].map(node).into();
-        for (node, slots) in nodes.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
-            node.run(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
-            let bus: Value = redis::cmd("CONFIG").arg(&["GET", "cluster-port"]).query(&mut node.connection()).unwrap();
-            let (_, bus): (String, String) = redis::from_redis_value(bus).unwrap();
-            nodes[0].run(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port));
-        }
-        let cluster = Self { nodes };
-        until("the Cluster is whole", || {
-            cluster.nodes.iter().all(|node| {
-                let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut node.connection()).unwrap();
-                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
-            })
-        });
-        cluster
-    }
-
-    fn exporter(&self, args: &[&str]) -> Exporter {
-        let url = format!("--redis.url={}", self.nodes[0].url());
-        Exporter::start_bare(&[&[url.as_str(), "--redis.cluster", "--redis.timeout=3s"], args].concat())
-    }
-
-    fn slot(&self, key: &str) -> u16 {
-        redis::cmd("CLUSTER").arg(&["KEYSLOT", key]).query(&mut self.nodes[0].connection()).unwrap()
-    }
-
-    fn owner(&self, key: &str) -> usize {
-        [5461, 10923, 16384].iter().position(|end| self.slot(key) < *end).unwrap()
-    }
-
-    fn id(&self, node: usize) -> String {
-        redis::cmd("CLUSTER").arg("MYID").query(&mut self.nodes[node].connection()).unwrap()
-    }
-
-    /// Hands a slot with one key over from one node to another, as redis-cli does it.
-    fn move_slot(&self, key: &str, from: usize, to: usize) {
-        let (slot, from_id, to_id) = (self.slot(key), self.id(from), self.id(to));
-        self.nodes[to].run(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}"));
-        self.nodes[from].run(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}"));
-        self.nodes[from].run(&format!("MIGRATE 127.0.0.1 {} {key} 0 1000", self.nodes[to].port));
-        for node in [to, from] {
-            self.nodes[node].run(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
-        }
-    }
 }
 
 #[test]

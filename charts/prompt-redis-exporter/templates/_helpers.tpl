@@ -74,6 +74,8 @@ files.
 {{- include "prompt-redis-exporter.variable" (list "STREAM" (join "," .Values.streams)) }}
 - name: PROMPT_REDIS_EXPORTER_COLLECTOR_UNDELIVERED_MAX
   value: {{ int .Values.collector.undeliveredMax | quote }}
+- name: PROMPT_REDIS_EXPORTER_COLLECTOR_UNDELIVERED_BUDGET
+  value: {{ .Values.collector.undeliveredBudget | quote }}
 - name: PROMPT_REDIS_EXPORTER_COLLECTOR_SERVER
   value: {{ .Values.collector.server | quote }}
 - name: PROMPT_REDIS_EXPORTER_COLLECTOR_CONSUMERS

@@ -1,4 +1,5 @@
-//! A proxy between the exporter and a server: it counts round trips, delays what passes, and can change it.
+//! A proxy between the exporter and a server: it counts round trips, delays what passes, and can change it or cut it into
+//! pieces.
 
 use std::{
     io::{Read, Write},
@@ -50,19 +51,37 @@ impl Proxy {
         one_way: Duration,
         change: impl Fn(Direction, Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
+        Self::start(server, Arc::new(change), one_way, None)
+    }
+
+    /// Cuts what passes at any byte, with up to half a millisecond between two pieces, so that other clients' commands
+    /// run in between.
+    pub fn cutting(server: &Server, seed: u64) -> Self {
+        Self::start(server, Arc::new(|_, bytes| bytes), Duration::ZERO, Some(fastrand::Rng::with_seed(seed)))
+    }
+
+    fn start(server: &Server, change: Change, one_way: Duration, cut: Option<fastrand::Rng>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let traffic = Arc::new(Mutex::new(Traffic::default()));
-        let link = Link { traffic: Arc::clone(&traffic), change: Arc::new(change), one_way };
+        let link = Link { traffic: Arc::clone(&traffic), change, one_way, cut };
         let to = server.port;
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let server = TcpStream::connect(("127.0.0.1", to)).unwrap();
+                // The server may be down: then the client's connection ends too.
+                let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
+                for socket in [&client, &server] {
+                    socket.set_nodelay(true).unwrap();
+                }
                 link.clone().pump(Direction::Commands, client.try_clone().unwrap(), server.try_clone().unwrap());
                 link.clone().pump(Direction::Replies, server, client);
             }
         });
         Self { port, traffic }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The option that makes an exporter use this proxy.
@@ -81,19 +100,37 @@ struct Link {
     traffic: Arc<Mutex<Traffic>>,
     change: Change,
     one_way: Duration,
+    cut: Option<fastrand::Rng>,
 }
 
+/// The most pieces that one read is cut into.
+const PIECES: usize = 6;
+
 impl Link {
+    /// The pieces of these bytes, each with the time after the one before.
+    fn pieces(&mut self, bytes: Vec<u8>) -> Vec<(Duration, Vec<u8>)> {
+        let Some(random) = &mut self.cut else { return vec![(Duration::ZERO, bytes)] };
+        let mut cuts: Vec<_> = (0..random.usize(..PIECES)).map(|_| random.usize(..=bytes.len())).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        let pieces = cuts.windows(2).map(|ends| bytes[ends[0]..ends[1]].to_vec());
+        pieces.map(|piece| (Duration::from_micros(random.u64(..500)), piece)).collect()
+    }
+
     /// Passes bytes on, each of them `one_way` after it came, however many are under way.
-    fn pump(self, direction: Direction, mut from: TcpStream, mut to: TcpStream) {
+    fn pump(mut self, direction: Direction, mut from: TcpStream, mut to: TcpStream) {
         let (sender, under_way) = mpsc::channel::<(Instant, Vec<u8>)>();
         thread::spawn(move || {
             let mut buffer = vec![0; 1 << 18];
             while let Ok(read @ 1..) = from.read(&mut buffer) {
                 self.traffic.lock().unwrap().passes(direction);
                 let bytes = (self.change)(direction, buffer[..read].to_vec());
-                if sender.send((Instant::now() + self.one_way, bytes)).is_err() {
-                    break;
+                let mut due = Instant::now() + self.one_way;
+                for (later, piece) in self.pieces(bytes) {
+                    due += later;
+                    if sender.send((due, piece)).is_err() {
+                        return;
+                    }
                 }
             }
         });

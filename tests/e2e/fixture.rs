@@ -14,9 +14,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    runbook::is_command,
     shell::Shell,
     shipped::alert,
-    stack::{JOB, NAMESPACE, Process, Stack, within},
+    stack::{Generation, JOB, NAMESPACE, Process, Stack, within},
     support::{Exporter, Flavor, Server, free_port},
 };
 
@@ -40,11 +41,11 @@ pub struct Fault {
     /// Notifications that wake somebody.
     pub pages: usize,
     /// Does the damage, waits for what it says, and mends it.
-    pub play: fn(&mut Bed<'_>),
+    pub play: fn(&mut Fixture<'_>),
 }
 
 /// Where a fault plays.
-pub struct Bed<'a> {
+pub struct Fixture<'a> {
     pub server: Server,
     pub shell: Shell,
     exporter: Option<Exporter>,
@@ -70,33 +71,33 @@ impl Arrival {
 
     /// The commands in the description: they can be typed as they are.
     pub fn commands(&self) -> Vec<&str> {
-        self.description().lines().filter(|line| line.starts_with("redis-cli ")).collect()
+        self.description().lines().filter(|line| is_command(line)).collect()
     }
 }
 
 /// Plays these at the same time, and holds what was heard against what should be.
-pub fn play(faults: &[Fault]) {
-    let mut beds: Vec<_> = faults.iter().map(Bed::made_for).collect();
-    let addresses: Vec<_> = beds.iter().map(|bed| bed.address.clone()).collect();
-    let stack = Stack::watching(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
+pub fn play(generation: Generation, faults: &[Fault]) {
+    let mut fixtures: Vec<_> = faults.iter().map(Fixture::made_for).collect();
+    let addresses: Vec<_> = fixtures.iter().map(|fixture| fixture.address.clone()).collect();
+    let stack = Stack::watching(generation, &addresses.iter().map(String::as_str).collect::<Vec<_>>());
     let played: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = beds.iter_mut().map(|bed| scope.spawn(|| bed.play(&stack))).collect();
+        let threads: Vec<_> = fixtures.iter_mut().map(|fixture| scope.spawn(|| fixture.play(&stack))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    let outcomes = beds.iter().zip(played).map(|(bed, played)| played.and_then(|()| bed.held_against()));
+    let outcomes = fixtures.iter().zip(played).map(|(fixture, played)| played.and_then(|()| fixture.held_against()));
     let failed: Vec<_> = outcomes.filter_map(Result::err).collect();
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
 }
 
-impl<'a> Bed<'a> {
+impl<'a> Fixture<'a> {
     fn made_for(fault: &'a Fault) -> Self {
         let server = Server::start(fault.flavor);
         let address = format!("127.0.0.1:{}", free_port());
         let shell = Shell::for_redis(server.port);
         let (dir, took) = (TempDir::new().unwrap(), Duration::ZERO);
-        let mut bed = Self { server, shell, exporter: None, fault, address, stack: None, dir, night: None, took };
-        bed.start_exporter();
-        bed
+        let mut fixture = Self { server, shell, exporter: None, fault, address, stack: None, dir, night: None, took };
+        fixture.start_exporter();
+        fixture
     }
 
     pub fn start_exporter(&mut self) {
@@ -123,7 +124,11 @@ impl<'a> Bed<'a> {
         played.map_err(|panic| format!("{}: {}", self.fault.name, sentence(&*panic)))
     }
 
-    fn stack(&self) -> &'a Stack {
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn stack(&self) -> &'a Stack {
         self.stack.expect("a fault plays under a stack")
     }
 
@@ -151,13 +156,24 @@ impl<'a> Bed<'a> {
         }
         let mut expected = vec![("job", JOB), ("instance", &*self.address), ("namespace", NAMESPACE)];
         for pair in [("stream", STREAM), ("group", GROUP)] {
-            expected.extend(rule.annotation("description").contains(&format!("$labels.{}", pair.0)).then_some(pair));
+            if rule.annotation("description").contains(&format!("$labels.{}", pair.0)) {
+                expected.push(pair);
+            }
         }
         for (label, value) in expected {
             assert_eq!(arrival.label(label), value, "{label} of {name}");
         }
         assert!(!arrival.0["annotations"].to_string().contains("no value"), "{name}: {}", arrival.0);
         arrival
+    }
+
+    /// The same while this is done again and again.
+    pub fn arrives_while(&self, name: &str, again: impl Fn()) -> Arrival {
+        within(LONGEST, &format!("{name} fires"), || {
+            again();
+            self.fired().contains(name).then_some(())
+        });
+        self.arrives(name)
     }
 
     /// Waits until this alert fires in Prometheus, whether anybody hears of it or not.
@@ -189,6 +205,12 @@ impl<'a> Bed<'a> {
     pub fn type_printed(&self, arrival: &Arrival, part: &str) -> Result<String, String> {
         let found = arrival.commands().into_iter().find(|line| line.contains(part));
         self.shell.run(found.unwrap_or_else(|| panic!("no {part} in {}", arrival.description())))
+    }
+
+    /// Types the first command of an alert, exactly as it was printed.
+    pub fn type_first(&self, arrival: &Arrival) -> String {
+        let command = *arrival.commands().first().expect("an alert prints a command");
+        self.shell.run(command).unwrap_or_else(|said| panic!("{command}: {said}")).trim().to_owned()
     }
 
     /// Types every redis-cli line of an alert; none may fail.
@@ -225,7 +247,9 @@ impl<'a> Bed<'a> {
 
     /// What fired in Prometheus since it runs.
     fn fired(&self) -> BTreeSet<String> {
-        let ours = format!("ALERTS{{alertstate=\"firing\", instance=\"{}\"}}", self.address);
+        // Whether a lack of visits is news depends on the hour at which the test runs.
+        let matchers = "alertstate=\"firing\", alertname!=\"PromptRedisNoArrivals\"";
+        let ours = format!("ALERTS{{{matchers}, instance=\"{}\"}}", self.address);
         let fired = self.stack().prometheus.query(&format!("group by (alertname) (last_over_time({ours}[1h]))"));
         fired.iter().map(|sample| sample["metric"]["alertname"].as_str().unwrap().to_owned()).collect()
     }
