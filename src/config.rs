@@ -320,11 +320,14 @@ impl Config {
             ("streams", self.selection.to_string()),
             ("INFO", switch(self.collect.server)),
             ("series per consumer", consumers),
-            ("counting", format!(
-                "at most {} entries, {}",
-                self.collect.undelivered_max,
-                humantime::format_duration(self.collect.undelivered_budget)
-            )),
+            (
+                "counting",
+                format!(
+                    "at most {} entries, {}",
+                    self.collect.undelivered_max,
+                    humantime::format_duration(self.collect.undelivered_budget)
+                ),
+            ),
             ("listens on", listen.join(", ")),
             ("web configuration", web),
         ]

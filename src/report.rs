@@ -262,9 +262,8 @@ impl FindingReport {
     fn new(finding: Finding) -> Self {
         let Finding { severity, code, about, sentence, meaning, commands } = finding;
         let shown = |name: &Name| name.shown().into_owned();
-        let command = |command: crate::model::findings::Command| {
-            CommandReport { purpose: command.purpose, line: command.line }
-        };
+        let command =
+            |command: crate::model::findings::Command| CommandReport { purpose: command.purpose, line: command.line };
         Self {
             severity,
             code,

@@ -213,9 +213,15 @@ fn wrong_protocol(error: &Error, access: &Access) -> &'static str {
     let (handshake, lost) = (said.contains("handshake"), said.contains("lost the connection"));
     match (access.tls, error.kind()) {
         // Redis waits for the end of a line that never comes; other servers answer something that is no TLS.
-        (true, Kind::Timeout) => " Or this port speaks no TLS, and so never answers the handshake: then say redis:// instead of rediss://.",
-        (true, _) if handshake && said.contains("corrupt message") => " This port speaks no TLS: say redis:// instead of rediss://.",
-        (false, Kind::Connect | Kind::Protocol) if lost => " Or this port speaks TLS and closed a connection without it: then say rediss:// instead of redis://.",
+        (true, Kind::Timeout) => {
+            " Or this port speaks no TLS, and so never answers the handshake: then say redis:// instead of rediss://."
+        }
+        (true, _) if handshake && said.contains("corrupt message") => {
+            " This port speaks no TLS: say redis:// instead of rediss://."
+        }
+        (false, Kind::Connect | Kind::Protocol) if lost => {
+            " Or this port speaks TLS and closed a connection without it: then say rediss:// instead of redis://."
+        }
         _ => "",
     }
 }
@@ -252,10 +258,15 @@ fn of_snapshot(snapshot: &Snapshot, access: &Access) -> Vec<Finding> {
 }
 
 fn of_server(server: &Server, access: &Access) -> Vec<Finding> {
-    [writes_refused(server, access), memory_high(server, access), snapshots_fail(server, access), evicted(server, access)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        writes_refused(server, access),
+        memory_high(server, access),
+        snapshots_fail(server, access),
+        evicted(server, access),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn writes_refused(server: &Server, access: &Access) -> Option<Finding> {
@@ -265,7 +276,10 @@ fn writes_refused(server: &Server, access: &Access) -> Option<Finding> {
     };
     if server.aof_last_write_ok == Some(false) {
         let finding = critical("The append-only file could not be written: Redis refuses writes (MISCONF).".into());
-        return Some(finding.run("shows the state of the files; a full disk is the usual cause", access.command(&[P("INFO persistence")])));
+        return Some(finding.run(
+            "shows the state of the files; a full disk is the usual cause",
+            access.command(&[P("INFO persistence")]),
+        ));
     }
     let (used, limit) = memory(server)?;
     let refuses = used >= limit && server.maxmemory_policy.as_deref() == Some("noeviction");
@@ -289,7 +303,8 @@ fn memory_high(server: &Server, access: &Access) -> Option<Finding> {
     let percent = used.saturating_mul(100) / limit;
     (percent > thresholds::MEMORY_PERCENT).then(|| {
         let policy = text::visible(server.maxmemory_policy.as_deref().unwrap_or("unknown")).into_owned();
-        let sentence = format!("Redis uses {percent} % of its memory ({} of {}).", text::bytes(used), text::bytes(limit));
+        let sentence =
+            format!("Redis uses {percent} % of its memory ({} of {}).", text::bytes(used), text::bytes(limit));
         Finding::new(Severity::Warning, "memory_high", About::Redis, sentence)
             .means(format!(
                 "At 100 % it refuses writes, or evicts keys, which may be whole streams. Its policy is {policy}."
@@ -320,7 +335,10 @@ fn no_match(pattern: &str, access: &Access) -> Finding {
     let about = About::Pattern(pattern.to_owned());
     Finding::new(Severity::Warning, "pattern_empty", about, "No stream matches.")
         .means("Nothing is watched by this pattern. Check its spelling, and the number of the database in --redis.url.")
-        .run("lists the keys that match, whatever their type", access.command(&[P("--scan --pattern"), N(&pattern.into())]))
+        .run(
+            "lists the keys that match, whatever their type",
+            access.command(&[P("--scan --pattern"), N(&pattern.into())]),
+        )
 }
 
 /// A command of the exporter that failed.
@@ -411,8 +429,7 @@ fn create(stream: &Name, group: &Name, from: &str, access: &Access) -> Option<St
 }
 
 fn of_stream(snapshot: &Snapshot, name: &Name, stream: &Stream, access: &Access) -> Vec<Finding> {
-    let mut findings: Vec<_> =
-        stream.failures.iter().map(|error| of_failure(error, Some(name), access)).collect();
+    let mut findings: Vec<_> = stream.failures.iter().map(|error| of_failure(error, Some(name), access)).collect();
     findings.extend(stream.missing_groups.iter().map(|group| missing_group(name, group, stream, access)));
     if stream.facts.group_count == 0 && stream.facts.length > 0 && stream.missing_groups.is_empty() {
         let sentence = format!("The stream has {} entries and no consumer group.", text::count(stream.facts.length));
@@ -491,7 +508,9 @@ impl InGroup<'_> {
         };
         let meaning = match (age > thresholds::EXPIRING_SECONDS, self.group.facts.consumers) {
             (_, 0) => "No consumer has ever read from this group: none runs, or they use another group or database.",
-            (true, _) => "Consumers that ignore messages older than an hour are about to drop them: then they are lost.",
+            (true, _) => {
+                "Consumers that ignore messages older than an hour are about to drop them: then they are lost."
+            }
             (false, _) => "Consumers are too slow, too few, or have stopped reading. Nothing is lost yet.",
         };
         Some(
@@ -615,7 +634,9 @@ impl InGroup<'_> {
                 "too_many_consumers",
                 format!("The group has {} consumers.", text::count(consumers)),
             )
-            .means("Consumers that end without XGROUP DELCONSUMER stay for ever. They take memory and make XPENDING slow.")
+            .means(
+                "Consumers that end without XGROUP DELCONSUMER stay for ever. They take memory and make XPENDING slow.",
+            )
             .run("shows how many there are", self.xinfo_groups())
         })
     }

@@ -189,6 +189,9 @@ mod tests {
             assert_eq!(count(number), shown);
         }
         assert_eq!(signed_count(-1234), "-1,234");
-        assert_eq!((bytes(512), bytes(1_572_864), bytes(4 << 30)), ("512 B".into(), "1.5 MiB".into(), "4.0 GiB".into()));
+        assert_eq!(
+            (bytes(512), bytes(1_572_864), bytes(4 << 30)),
+            ("512 B".into(), "1.5 MiB".into(), "4.0 GiB".into())
+        );
     }
 }

@@ -92,12 +92,13 @@ impl Status {
     /// Collects until each pattern was looked up to its end, which in a large key space takes several collections.
     async fn collect(&self) -> Result<Snapshot, Error> {
         let until = Instant::now() + self.timeout;
+        let mut limit = self.timeout;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let outcome = self.collector.collect(left, &Progress::default(), &|| true).await;
+            let outcome = self.collector.collect(limit, &Progress::default(), &|| true).await;
             let is_complete = outcome.as_ref().map_or(true, |snapshot| snapshot.patterns.len() >= self.patterns);
+            limit = until.saturating_duration_since(Instant::now());
             // Another collection must have the time to come to its end.
-            if is_complete || until.saturating_duration_since(Instant::now()) < self.timeout / 2 {
+            if is_complete || limit < self.timeout / 2 {
                 return outcome;
             }
             sleep(LOOK_UP_PAUSE).await;

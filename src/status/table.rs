@@ -57,7 +57,11 @@ fn heading(report: &Report, style: Style) -> String {
     let Redis { address, user, up, server, mode, role, uptime_seconds, memory_used_bytes, memory_max_bytes, .. } =
         &report.redis;
     if !up {
-        return paragraph(&format!("{}: NOT REACHED, as user {}", text::visible(address), text::visible(user)), 0, style);
+        return paragraph(
+            &format!("{}: NOT REACHED, as user {}", text::visible(address), text::visible(user)),
+            0,
+            style,
+        );
     }
     let mut facts: Vec<String> =
         [server, mode, role].into_iter().flatten().map(|fact| text::visible(fact).into_owned()).collect();
@@ -242,7 +246,11 @@ fn empty_table(style: Style) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(style.width.max(40));
     // Neither looks at the environment or at the terminal.
-    if style.colour { table.enforce_styling() } else { table.force_no_tty() };
+    if style.colour {
+        table.enforce_styling()
+    } else {
+        table.force_no_tty()
+    };
     table
 }
 

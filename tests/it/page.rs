@@ -13,12 +13,15 @@ fn the_page_is_html_with_a_strict_policy_and_no_inline_script() {
     assert_eq!(response.header("cache-control"), "no-store");
     let page = response.text();
     assert!(page.len() < 50_000, "{}", page.len());
-    for part in ["instrument:s", "XGROUP CREATE missing g", "<noscript><meta http-equiv=\"refresh\"", "docs/runbook.md"] {
+    for part in ["instrument:s", "XGROUP CREATE missing g", "<noscript><meta http-equiv=\"refresh\"", "docs/runbook.md"]
+    {
         assert!(page.contains(part), "{part} is not on the page:\n{page}");
     }
     assert!(!page.contains(" style=") && !page.contains("<style") && !page.contains(" onclick="), "{page}");
     assert_eq!(page.matches("<script").count(), 1);
-    for (path, content_type) in [("/-/page.css", "text/css; charset=utf-8"), ("/-/page.js", "text/javascript; charset=utf-8")] {
+    for (path, content_type) in
+        [("/-/page.css", "text/css; charset=utf-8"), ("/-/page.js", "text/javascript; charset=utf-8")]
+    {
         let part = exporter.get(path, &[]);
         assert!(part.header("content-type") == content_type && !part.text().is_empty());
     }

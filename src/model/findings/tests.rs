@@ -19,13 +19,7 @@ fn access() -> Access {
 /// A group that has read everything, and nothing is wrong with it.
 fn group() -> Group {
     Group {
-        facts: GroupFacts {
-            consumers: 3,
-            pending: 0,
-            last_delivered: id_ago(5),
-            entries_read: Some(10),
-            lag: Some(0),
-        },
+        facts: GroupFacts { consumers: 3, pending: 0, last_delivered: id_ago(5), entries_read: Some(10), lag: Some(0) },
         backlog: Backlog { undelivered: Some(0), undelivered_at_least: 0, oldest: Oldest::None, lost: Some(0) },
         oldest_pending: None,
         consumers_with_pending: Some(0),
@@ -92,7 +86,9 @@ fn pends(age: u64, idle: u64) -> impl FnOnce(&mut Group) {
 
 #[test]
 fn a_healthy_group_gives_no_finding() {
-    for change in [Box::new(|_: &mut Group| {}) as Box<dyn FnOnce(&mut Group)>, Box::new(waits(60)), Box::new(pends(4000, 299))] {
+    for change in
+        [Box::new(|_: &mut Group| {}) as Box<dyn FnOnce(&mut Group)>, Box::new(waits(60)), Box::new(pends(4000, 299))]
+    {
         assert_eq!(of_group(change), []);
     }
 }
@@ -102,23 +98,74 @@ fn each_state_of_a_group_gives_its_finding_and_its_command() {
     use Severity::{Critical, Info, Warning};
     let cases: Vec<(Vec<Finding>, Severity, &str, &[&str], &[&str])> = vec![
         (of_group(waits(61)), Warning, "messages_waiting", &["7 messages wait", "1 min 1 s"], &["XINFO CONSUMERS s g"]),
-        (of_group(waits(181)), Critical, "messages_waiting", &["3 min 1 s", "Nothing is lost yet"], &["XINFO CONSUMERS s g"]),
-        (of_group(waits(2701)), Critical, "messages_waiting", &["45 min 1 s", "about to drop"], &["XINFO CONSUMERS s g"]),
-        (of_group(|group| {
-            waits(200)(group);
-            group.facts.consumers = 0;
-            group.backlog.undelivered = None;
-        }), Critical, "messages_waiting", &["At least 7", "No consumer has ever read"], &["XINFO CONSUMERS"]),
-        (of_group(pends(600, 300)), Warning, "pending_stays", &["4 messages", "consumer w", "5 min", "2 times"],
-            &["XPENDING s g - + 10", "XACK s g 1740690720000-0"]),
+        (
+            of_group(waits(181)),
+            Critical,
+            "messages_waiting",
+            &["3 min 1 s", "Nothing is lost yet"],
+            &["XINFO CONSUMERS s g"],
+        ),
+        (
+            of_group(waits(2701)),
+            Critical,
+            "messages_waiting",
+            &["45 min 1 s", "about to drop"],
+            &["XINFO CONSUMERS s g"],
+        ),
+        (
+            of_group(|group| {
+                waits(200)(group);
+                group.facts.consumers = 0;
+                group.backlog.undelivered = None;
+            }),
+            Critical,
+            "messages_waiting",
+            &["At least 7", "No consumer has ever read"],
+            &["XINFO CONSUMERS"],
+        ),
+        (
+            of_group(pends(600, 300)),
+            Warning,
+            "pending_stays",
+            &["4 messages", "consumer w", "5 min", "2 times"],
+            &["XPENDING s g - + 10", "XACK s g 1740690720000-0"],
+        ),
         (of_group(pends(3601, 300)), Info, "pending_stays", &["4 messages"], &["XPENDING", "XACK"]),
-        (of_group(|group| group.facts.lag = Some(9)), Warning, "phantom_lag", &["lag of 9", "0 wait", "9 are not there"],
-            &["EVAL 'local function"]),
-        (of_group(|group| group.backlog.lost = Some(9)), Warning, "messages_lost", &["At least 9"], &["XINFO STREAM s"]),
-        (of_group(|group| group.facts.lag = None), Warning, "lag_unknown", &["was deleted", "0 wait"], &["XINFO GROUPS s"]),
-        (of_group(|group| (group.facts.lag, group.facts.entries_read) = (None, None)), Warning, "lag_unknown",
-            &["in the middle"], &["XINFO GROUPS s"]),
-        (of_group(|group| group.facts.consumers = 250_001), Warning, "too_many_consumers", &["250,001"], &["XINFO GROUPS s"]),
+        (
+            of_group(|group| group.facts.lag = Some(9)),
+            Warning,
+            "phantom_lag",
+            &["lag of 9", "0 wait", "9 are not there"],
+            &["EVAL 'local function"],
+        ),
+        (
+            of_group(|group| group.backlog.lost = Some(9)),
+            Warning,
+            "messages_lost",
+            &["At least 9"],
+            &["XINFO STREAM s"],
+        ),
+        (
+            of_group(|group| group.facts.lag = None),
+            Warning,
+            "lag_unknown",
+            &["was deleted", "0 wait"],
+            &["XINFO GROUPS s"],
+        ),
+        (
+            of_group(|group| (group.facts.lag, group.facts.entries_read) = (None, None)),
+            Warning,
+            "lag_unknown",
+            &["in the middle"],
+            &["XINFO GROUPS s"],
+        ),
+        (
+            of_group(|group| group.facts.consumers = 250_001),
+            Warning,
+            "too_many_consumers",
+            &["250,001"],
+            &["XINFO GROUPS s"],
+        ),
     ];
     for (findings, severity, code, says, runs) in cases {
         let [finding] = &findings[..] else { panic!("{code}: {findings:?}") };

@@ -72,7 +72,9 @@ fn title(report: &Report) -> String {
     match (report.redis.up, report.findings.first().map(|finding| finding.severity)) {
         (false, _) => "Redis is not reached - prompt-redis-exporter".into(),
         (true, None) => "prompt-redis-exporter".into(),
-        (true, Some(worst)) => format!("{}: {} findings - prompt-redis-exporter", worst.as_str(), report.findings.len()),
+        (true, Some(worst)) => {
+            format!("{}: {} findings - prompt-redis-exporter", worst.as_str(), report.findings.len())
+        }
     }
 }
 
