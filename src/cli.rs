@@ -2,9 +2,17 @@
 //!
 //! Decides nothing. Whether the values make sense together is for [`crate::config`] to say.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{collections::BTreeSet, env, ffi::OsString, path::PathBuf};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum, parser::ValueSource};
+use clap::{
+    Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::{OsStr, Resettable},
+    error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
+};
+
+/// What every variable of this program begins with.
+const VARIABLE_PREFIX: &str = "PROMPT_REDIS_EXPORTER_";
 
 /// Variables that have no option: a secret in an option would show in `ps`.
 pub const PASSWORD_VARIABLE: &str = "PROMPT_REDIS_EXPORTER_REDIS_PASSWORD";
@@ -51,17 +59,30 @@ pub struct Cli {
     /// The log.
     #[command(flatten)]
     pub log: LogArgs,
+
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
 }
 
 impl Cli {
-    /// Reads the arguments, the program's name first, and the environment.
+    /// The program's options, each also behind a subcommand.
+    #[must_use]
+    pub fn whole_command() -> clap::Command {
+        // A URL in the environment may hold a password, so the help text shows no values.
+        Self::command().mut_args(|arg| arg.global(true).hide_env_values(true))
+    }
+
+    /// Reads the arguments, the program's name first, and the environment. An empty variable is as if it were not set.
     ///
     /// # Errors
-    /// What clap says of a wrong option; also `--help` and `--version`, which end the program too.
+    /// What clap says of a wrong option; also `--help` and `--version`, which end the program too. No error repeats an
+    /// argument that stands alone: it may be a password.
     pub fn from_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
-        // A URL in the environment may hold a password, so the help text shows no values.
-        let command = Self::command().mut_args(|arg| arg.hide_env_values(true));
-        let matches = command.try_get_matches_from(args)?;
+        let command = Self::whole_command()
+            .mut_args(without_empty_variable)
+            .mut_subcommands(|command| command.mut_args(without_empty_variable));
+        let matches = command.try_get_matches_from(args).map_err(without_secrets)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         // What stands on the command line may hold a comma. A variable is one string for all of them.
         for (name, list) in [("streams", &mut cli.streams), ("urls", &mut cli.redis.urls)] {
@@ -71,6 +92,113 @@ impl Cli {
         }
         Ok(cli)
     }
+}
+
+fn without_empty_variable(arg: Arg) -> Arg {
+    let is_empty = arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+    if is_empty { arg.env(Resettable::<OsStr>::Reset) } else { arg }
+}
+
+/// The error, without the argument in it where that may be a password.
+fn without_secrets(error: clap::Error) -> clap::Error {
+    let invalid = match error.get(ContextKind::InvalidArg).or_else(|| error.get(ContextKind::InvalidSubcommand)) {
+        Some(ContextValue::String(invalid)) => invalid.as_str(),
+        _ => return error,
+    };
+    let sentence = match (error.kind(), error.get(ContextKind::SuggestedSubcommand)) {
+        (ErrorKind::InvalidSubcommand, Some(ContextValue::Strings(similar))) => {
+            format!("there is no such subcommand; is it '{}'?", similar.join("' or '"))
+        }
+        (ErrorKind::UnknownArgument, _) if invalid.starts_with("--") && invalid.contains("pass") => format!(
+            "there is no option {}, since options show in ps: say --redis.password-file FILE, or put the password into \
+             {PASSWORD_VARIABLE}",
+            invalid.split('=').next().unwrap_or_default()
+        ),
+        (ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand, _) if !invalid.starts_with('-') => {
+            "an argument belongs to no option; it is not shown here, in case it is a password".to_owned()
+        }
+        _ => return error,
+    };
+    let command = Cli::whole_command();
+    clap::Error::raw(error.kind(), format!("{sentence}\n\nFor more information, try '--help'.\n")).with_cmd(&command)
+}
+
+/// A variable that has this program's prefix and that nothing reads.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnknownVariable {
+    /// Its name.
+    pub name: String,
+    /// The variable that it resembles most.
+    pub nearest: String,
+}
+
+/// The variables among these names that are probably misspelled.
+#[must_use]
+pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<UnknownVariable> {
+    let known = variables();
+    let is_unknown = |name: &String| {
+        let rest = name.strip_prefix(VARIABLE_PREFIX);
+        rest.is_some_and(|rest| !is_of_kubernetes(rest)) && !known.contains(name)
+    };
+    let nearest = |name: &String| {
+        let likeness = |known: &&String| (strsim::jaro_winkler(known, name) * 1e6).round();
+        known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).cloned().unwrap_or_default()
+    };
+    let unknown = names.into_iter().filter(is_unknown);
+    unknown.map(|name| UnknownVariable { nearest: nearest(&name), name }).collect()
+}
+
+/// Kubernetes describes each Service to the pods beside it in variables; that of a Service called prompt-redis-exporter
+/// have the prefix of ours.
+fn is_of_kubernetes(rest: &str) -> bool {
+    let is_port =
+        |rest: &str| rest.is_empty() || rest.starts_with("_") && rest[1..].starts_with(|c: char| c.is_ascii_digit());
+    rest.starts_with("SERVICE_") || rest.strip_prefix("PORT").is_some_and(is_port)
+}
+
+fn variables() -> BTreeSet<String> {
+    let command = Cli::whole_command();
+    let of_subcommands = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let variables = command.get_arguments().chain(of_subcommands).filter_map(Arg::get_env);
+    let mut variables: BTreeSet<_> = variables.filter_map(|name| name.to_str().map(str::to_owned)).collect();
+    variables.insert(PASSWORD_VARIABLE.to_owned());
+    variables
+}
+
+/// What the program does instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Collect once and show what is found, trouble first, for people or programs. Ends with status 1 if something needs
+    /// attention or Redis cannot be reached
+    Status(StatusArgs),
+}
+
+/// The options of `status` alone.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct StatusArgs {
+    /// How to show it
+    #[arg(long, value_name = "FORMAT", env = "PROMPT_REDIS_EXPORTER_OUTPUT", default_value = "table")]
+    pub output: Output,
+
+    /// Show it anew every so many seconds, until Ctrl-C
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "PROMPT_REDIS_EXPORTER_WATCH",
+        num_args = 0..=1,
+        default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
+    pub watch: Option<u64>,
+}
+
+/// `--output`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs, as docs/status.md describes it
+    Json,
 }
 
 /// `--redis.*`

@@ -123,7 +123,7 @@ fn redis(typed: RedisArgs, password: Option<String>) -> Result<RedisConfig, Conf
 }
 
 fn telemetry_path(path: String) -> Result<String, ConfigError> {
-    let taken = ["/", "/-/healthy", "/-/ready"].contains(&path.as_str());
+    let taken = path == "/" || path.starts_with("/-/");
     let plain = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
     if taken {
         Err(ConfigError::new(format!("--web.telemetry-path '{path}' is taken by another page: say /metrics")))
@@ -302,6 +302,55 @@ impl FromStr for ListenAddress {
             _ => return Err(wrong()),
         };
         Ok(Self { host: (!host.is_empty()).then(|| host.to_owned()), port })
+    }
+}
+
+impl Config {
+    /// The options as they are in effect, for people: no secret is among them.
+    #[must_use]
+    pub fn shown(&self, redis: &impl fmt::Display, user: &str) -> Vec<(&'static str, String)> {
+        let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
+        let consumers = self.collect.consumers_max.map_or("off".into(), |max| format!("at most {max} a group"));
+        let listen: Vec<_> = self.listen_addresses.iter().map(ToString::to_string).collect();
+        let web = self.web_config_file.as_ref().map_or("none".into(), |file| file.display().to_string());
+        vec![
+            ("Redis", redis.to_string()),
+            ("user", user.to_owned()),
+            ("timeout", humantime::format_duration(self.timeout).to_string()),
+            ("streams", self.selection.to_string()),
+            ("INFO", switch(self.collect.server)),
+            ("series per consumer", consumers),
+            (
+                "counting",
+                format!(
+                    "at most {} entries, {}",
+                    self.collect.undelivered_max,
+                    humantime::format_duration(self.collect.undelivered_budget)
+                ),
+            ),
+            ("listens on", listen.join(", ")),
+            ("web configuration", web),
+        ]
+    }
+}
+
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exact = self.exact.iter().map(|(key, groups)| (key.shown(), groups));
+        let patterns = self.patterns.iter().map(|(pattern, groups)| (pattern.as_str().into(), groups));
+        for (index, (key, groups)) in exact.chain(patterns).enumerate() {
+            if index > 0 {
+                f.write_str(", ")?;
+            }
+            if groups.every {
+                f.write_str(&key)?;
+            }
+            for (index, group) in groups.named.iter().enumerate() {
+                let comma = if groups.every || index > 0 { ", " } else { "" };
+                write!(f, "{comma}{key}={}", group.shown())?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -4,19 +4,22 @@
 //!
 //! ```text
 //! command line -> Config -> commands -> replies -> Snapshot -> metrics text -> HTTP
-//!     cli         config    \__ redis _________/     model      exposition      web
+//!     cli         config    \__ redis _________/     model   |  exposition      web
+//!                                                           \-> findings -> report -> status, web
 //! ```
 //!
 //! | module | owns | may know |
 //! |---|---|---|
 //! | [`cli`] | what a person types, and the help text | clap |
 //! | [`config`] | what the program runs on: checked plain values | [`cli`], [`model`] |
-//! | [`model`] | the facts of one collection and the arithmetic on them | the standard library |
+//! | [`model`] | the facts of one collection and the arithmetic on them | the standard library, shlex |
 //! | [`redis`] | connections, commands, replies, and what one collection sends | the redis crate, [`config`], [`model`] |
 //! | [`exporter`] | one collection at a time, deadlines, and the log line when a state changes | [`redis`], [`model`], [`exposition`] |
 //! | [`exposition`] | every metric's name, help and value, and the two text formats | prometheus-client, [`model`], [`process`] |
+//! | [`report`] | what `status` and the page for people show, also as JSON | [`model`], serde |
+//! | [`status`] | the report in a terminal | [`cli`], [`redis`], [`report`], [`model`], comfy-table, crossterm |
 //! | [`process`] | the standard metrics of this process | procfs |
-//! | [`web`] | listeners, routes, TLS, basic authentication and their configuration file | hyper, rustls, bcrypt, YAML |
+//! | [`web`] | listeners, routes, the page for people, TLS, basic authentication and their configuration file | hyper, rustls, bcrypt, YAML, maud, [`report`], [`model`] |
 //!
 //! Async ends where the [`Snapshot`](model::snapshot::Snapshot) is complete: everything after it is a pure function of
 //! it. A test (`tests/it/documents.rs`) holds the table's last column against the imports.
@@ -28,6 +31,8 @@ pub mod exposition;
 pub mod model;
 pub mod process;
 pub mod redis;
+pub mod report;
+pub mod status;
 pub mod web;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -38,7 +43,9 @@ use self::{
     config::Config,
     exporter::Exporter,
     exposition::format::{Format, render},
+    model::findings::Access,
     redis::{collect::Collector, endpoint::Endpoint},
+    report::{Report, Setup},
     web::{
         config::ReloadingConfig,
         routes::{Pages, Site},
@@ -55,18 +62,40 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) {
     let (timeout, telemetry_path) = (config.timeout, config.telemetry_path.clone());
+    let setup = setup(&endpoint);
+    let options = config.shown(&endpoint, endpoint.user());
     let collector = Collector::new(endpoint, config.selection, config.collect);
-    let pages = ExporterPages(Arc::new(Exporter::new(collector, timeout)));
+    let pages = ExporterPages { exporter: Arc::new(Exporter::new(collector, timeout)), setup, options };
     // A scrape in flight ends at the timeout at the latest; sending the page takes a moment more.
     let drain = timeout + Duration::from_secs(2);
     server::serve(listeners, Site { pages, telemetry_path, web }, shutdown, drain).await;
 }
 
+/// What a report says of the set-up.
+#[must_use]
+pub fn setup(endpoint: &Endpoint) -> Setup {
+    let access = Access { redis_cli: endpoint.redis_cli(), user: endpoint.user().to_owned(), tls: endpoint.is_tls() };
+    Setup { address: endpoint.to_string(), access }
+}
+
 /// The pages that show what the exporter collects.
-struct ExporterPages(Arc<Exporter>);
+struct ExporterPages {
+    exporter: Arc<Exporter>,
+    setup: Setup,
+    options: Vec<(&'static str, String)>,
+}
 
 impl Pages for ExporterPages {
     async fn metrics(&self, format: Format, time_limit: Option<Duration>) -> Result<String, fmt::Error> {
-        render(self.0.page(time_limit).await, format)
+        render(self.exporter.page(time_limit).await, format)
+    }
+
+    async fn report(&self) -> Report {
+        let page = self.exporter.page(None).await;
+        Report::new(&page.outcome, page.duration, &self.setup)
+    }
+
+    fn options(&self) -> &[(&'static str, String)] {
+        &self.options
     }
 }

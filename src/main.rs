@@ -3,10 +3,11 @@
 use std::{env, io, process::ExitCode};
 
 use prompt_redis_exporter::{
-    cli::{Cli, LogFormat, LogLevel, PASSWORD_VARIABLE, VERSION},
+    cli::{Cli, Command, LogFormat, LogLevel, PASSWORD_VARIABLE, StatusArgs, VERSION, unknown_variables},
     config::{Config, ListenAddress},
-    redis::endpoint::Endpoint,
-    run,
+    redis::{collect::Collector, endpoint::Endpoint},
+    run, setup,
+    status::Status,
     web::{config::ReloadingConfig, server},
 };
 use tokio::{
@@ -19,19 +20,49 @@ use tracing::level_filters::LevelFilter;
 const WRONG_OPTION: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match Cli::from_args(env::args_os()) {
+    let mut cli = match Cli::from_args(env::args_os()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    let (config, endpoint, web) = match configure(cli) {
-        Ok(configured) => configured,
+    let command = cli.command.take();
+    if command.is_some() {
+        // `status` serves nothing, so it does not need the files of the web configuration.
+        cli.web.config_file = None;
+    }
+    match configure(cli) {
         Err(sentence) => {
             eprintln!("error: {sentence}");
-            return WRONG_OPTION.into();
+            WRONG_OPTION.into()
         }
-    };
+        Ok(configured) => match command {
+            None => serve_until_told(configured),
+            Some(Command::Status(args)) => show_status(configured, args),
+        },
+    }
+}
+
+/// What was typed, checked.
+struct Configured {
+    config: Config,
+    endpoint: Endpoint,
+    web: ReloadingConfig,
+}
+
+/// Checks the options, and reads the web configuration that they name.
+fn configure(cli: Cli) -> Result<Configured, String> {
+    let mut config = Config::new(cli, password()?).map_err(|error| error.to_string())?;
+    let endpoint = Endpoint::new(std::mem::take(&mut config.redis))?;
+    let web = ReloadingConfig::load(config.web_config_file.clone())?;
+    Ok(Configured { config, endpoint, web })
+}
+
+fn serve_until_told(configured: Configured) -> ExitCode {
+    let Configured { config, endpoint, web } = configured;
     start_log(config.log_level, config.log_format);
-    match run_until_told(config, endpoint, web) {
+    for variable in misspelled_variables() {
+        tracing::warn!("{variable}");
+    }
+    match until_ended(serve(config, endpoint, web)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -40,12 +71,36 @@ fn main() -> ExitCode {
     }
 }
 
-/// Checks the options, and reads the web configuration that they name.
-fn configure(cli: Cli) -> Result<(Config, Endpoint, ReloadingConfig), String> {
-    let mut config = Config::new(cli, password()?).map_err(|error| error.to_string())?;
-    let endpoint = Endpoint::new(std::mem::take(&mut config.redis))?;
-    let web = ReloadingConfig::load(config.web_config_file.take())?;
-    Ok((config, endpoint, web))
+fn show_status(configured: Configured, args: StatusArgs) -> ExitCode {
+    let Configured { config, endpoint, .. } = configured;
+    for variable in misspelled_variables() {
+        eprintln!("warning: {variable}");
+    }
+    let status = Status {
+        setup: setup(&endpoint),
+        patterns: config.selection.patterns.len(),
+        timeout: config.timeout,
+        collector: Collector::new(endpoint, config.selection, config.collect),
+    };
+    match until_ended(status.run(args)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A sentence for each variable that looks like one of this program's and is none.
+fn misspelled_variables() -> Vec<String> {
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let sentence = |variable: prompt_redis_exporter::cli::UnknownVariable| {
+        format!("the environment variable {} is read by nothing: is {} meant?", variable.name, variable.nearest)
+    };
+    unknown_variables(names).into_iter().map(sentence).collect()
 }
 
 /// The password's own variable.
@@ -57,9 +112,9 @@ fn password() -> Result<Option<String>, String> {
     }
 }
 
-fn run_until_told(config: Config, endpoint: Endpoint, web: ReloadingConfig) -> io::Result<()> {
+fn until_ended<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(config, endpoint, web));
+    let outcome = runtime.block_on(work);
     // A name that is still being resolved holds a thread that nobody needs any more.
     runtime.shutdown_background();
     outcome

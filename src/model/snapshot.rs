@@ -77,6 +77,12 @@ impl Clock {
     /// Further from now than this, in milliseconds, an id is no time of this era: ten years.
     const ERA_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 
+    /// The clock itself, in seconds since 1970.
+    #[must_use]
+    pub fn seconds(self) -> f64 {
+        seconds(self.ms)
+    }
+
     /// When the entry was added, in seconds since 1970; nothing where the id is not a time.
     #[must_use]
     pub fn timestamp_seconds(self, id: StreamId) -> Option<f64> {

@@ -10,7 +10,10 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionI
 use super::tls;
 use crate::{
     config::{PASSWORD_VARIABLE, RedisConfig, TlsFiles, Topology},
-    model::error::{Error, Kind},
+    model::{
+        error::{Error, Kind},
+        text::shell_word,
+    },
 };
 
 /// Where Redis is and how to log in.
@@ -61,6 +64,41 @@ impl Endpoint {
         self.topology == Topology::Cluster
     }
 
+    /// The ACL user to log in as.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.login.username().unwrap_or("default")
+    }
+
+    /// How a person reaches the same Redis: the beginning of a command in a shell, without secrets. Behind Sentinels the
+    /// master may be anywhere, so no address is given.
+    #[must_use]
+    pub fn redis_cli(&self) -> String {
+        let mut words = vec!["redis-cli".to_owned()];
+        match (&self.topology, self.addresses.first()) {
+            (Topology::Sentinel(_), _) | (_, None) => {}
+            (_, Some(ConnectionAddr::Tcp(host, port))) => words.extend(host_and_port(host, *port)),
+            (_, Some(ConnectionAddr::TcpTls { host, port, .. })) => {
+                words.push("--tls".into());
+                let ca = self.tls.ca.iter().filter_map(|ca| shell_word(&ca.to_str()?.into()));
+                words.extend(ca.flat_map(|ca| ["--cacert".into(), ca]));
+                words.extend(host_and_port(host, *port));
+            }
+            (_, Some(ConnectionAddr::Unix(path))) => {
+                let path = path.to_str().and_then(|path| shell_word(&path.into()));
+                words.extend(path.into_iter().flat_map(|path| ["-s".into(), path]));
+            }
+            _ => {}
+        }
+        if self.is_cluster() {
+            words.push("-c".into());
+        }
+        if self.login.db() != 0 {
+            words.push(format!("-n {}", self.login.db()));
+        }
+        words.join(" ")
+    }
+
     /// The login, with the password file as it is now.
     pub(super) fn current_login(&self) -> Result<RedisConnectionInfo, Error> {
         match &self.password_file {
@@ -69,7 +107,9 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn is_tls(&self) -> bool {
+    /// Is TLS spoken to it?
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
         matches!(self.addresses.first(), Some(ConnectionAddr::TcpTls { .. }))
     }
 }
@@ -98,6 +138,17 @@ impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+fn host_and_port(host: &str, port: u16) -> Vec<String> {
+    let mut words = Vec::new();
+    if !["127.0.0.1", "localhost"].contains(&host) {
+        words.extend(shell_word(&host.into()).into_iter().flat_map(|host| ["-h".into(), host]));
+    }
+    if port != 6379 {
+        words.push(format!("-p {port}"));
+    }
+    words
 }
 
 fn parse(url: &str) -> Result<ConnectionInfo, String> {
@@ -241,6 +292,21 @@ mod tests {
         }
         let endpoint = Endpoint::new(config(&["redis://u:s3cret@h/2"])).unwrap();
         assert_eq!(format!("{endpoint} {endpoint:?}"), "redis://h:6379, database 2 redis://h:6379, database 2");
+    }
+
+    #[test]
+    fn redis_cli_reaches_the_same_server() {
+        for (urls, line) in [
+            (&["redis://127.0.0.1:6379"][..], "redis-cli"),
+            (&["redis://u:s3cret@redis:6400/2"], "redis-cli -h redis -p 6400 -n 2"),
+            (&["rediss://redis"], "redis-cli --tls -h redis"),
+            (&["unix:///tmp/a socket"], "redis-cli -s '/tmp/a socket'"),
+        ] {
+            assert_eq!(Endpoint::new(config(urls)).unwrap().redis_cli(), line);
+        }
+        let topology = |topology| RedisConfig { topology, ..config(&["redis://a", "redis://b"]) };
+        assert_eq!(Endpoint::new(topology(Topology::Cluster)).unwrap().redis_cli(), "redis-cli -h a -c");
+        assert_eq!(Endpoint::new(topology(Topology::Sentinel("m".into()))).unwrap().redis_cli(), "redis-cli");
     }
 
     #[test]

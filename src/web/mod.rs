@@ -5,6 +5,7 @@ pub mod basic_auth;
 pub mod config;
 mod connections;
 mod negotiation;
+mod page;
 mod password_queue;
 pub mod routes;
 pub mod server;

@@ -18,10 +18,11 @@ use hyper::{
 
 use crate::{
     exposition::format::Format,
+    report::Report,
     web::{
         basic_auth::{Admission, Login},
         config::{ReloadingConfig, WebConfig},
-        negotiation,
+        negotiation, page,
         tls::Tls,
     },
 };
@@ -36,6 +37,12 @@ pub trait Pages: Send + Sync + 'static {
         format: Format,
         time_limit: Option<Duration>,
     ) -> impl Future<Output = Result<String, fmt::Error>> + Send;
+
+    /// What the page for people shows.
+    fn report(&self) -> impl Future<Output = Report> + Send;
+
+    /// The options in effect, without secrets.
+    fn options(&self) -> &[(&'static str, String)];
 }
 
 /// The pages, where they are, and who may see them.
@@ -50,7 +57,10 @@ pub struct Site<P> {
 
 enum Route {
     Metrics,
-    Landing,
+    /// The page for people.
+    Status,
+    /// A part of that page: its type and its content.
+    Part(&'static str, &'static str),
     Health,
 }
 
@@ -69,7 +79,10 @@ impl<P: Pages> Site<P> {
             Admission::Refused => (unauthorized(), false),
             Admission::Busy => (busy(), false),
         };
-        response.headers_mut().extend(config.headers.iter().cloned());
+        for (name, value) in &config.headers {
+            // In place of a header of the page's own.
+            response.headers_mut().insert(name, value.clone());
+        }
         // Close after a 401, so that the connection frees its slot; and where TLS has changed, so that the client makes
         // a new handshake.
         if !is_admitted || config.tls.as_ref() != tls {
@@ -80,7 +93,9 @@ impl<P: Pages> Site<P> {
 
     fn route(&self, path: &str) -> Option<Route> {
         match path {
-            "/" => Some(Route::Landing),
+            "/" => Some(Route::Status),
+            page::STYLE_PATH => Some(Route::Part("text/css; charset=utf-8", page::STYLE)),
+            page::SCRIPT_PATH => Some(Route::Part("text/javascript; charset=utf-8", page::SCRIPT)),
             "/-/healthy" | "/-/ready" => Some(Route::Health),
             path if path == self.telemetry_path => Some(Route::Metrics),
             _ => None,
@@ -98,7 +113,8 @@ impl<P: Pages> Site<P> {
         }
         match route {
             Route::Metrics => self.metrics(headers).await,
-            Route::Landing => response("text/html; charset=utf-8", landing_page(&self.telemetry_path)),
+            Route::Status => self.status(headers).await,
+            Route::Part(content_type, content) => compressed(headers, content_type, content.to_owned()),
             Route::Health => text(StatusCode::OK, "ok\n"),
         }
     }
@@ -108,16 +124,38 @@ impl<P: Pages> Site<P> {
         let Ok(page) = self.pages.metrics(format, negotiation::time_limit(headers)).await else {
             return text(StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error: the page cannot be written\n");
         };
-        let compressed = if negotiation::accepts_gzip(headers) { gzip(&page).ok() } else { None };
-        let is_compressed = compressed.is_some();
-        let mut response = response(format.content_type(), compressed.unwrap_or_else(|| page.into_bytes()));
-        let headers = response.headers_mut();
-        headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-        if is_compressed {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let mut response = compressed(headers, format.content_type(), page);
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        response
+    }
+
+    async fn status(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let report = self.pages.report().await;
+        let page = page::render(&report, &self.telemetry_path, self.pages.options());
+        let mut response = compressed(headers, "text/html; charset=utf-8", page);
+        for (name, value) in [
+            (header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "no-referrer"),
+            (header::CACHE_CONTROL, "no-store"),
+        ] {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
     }
+}
+
+/// The text, gzipped for clients that accept it.
+fn compressed(headers: &HeaderMap, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+    let compressed = if negotiation::accepts_gzip(headers) { gzip(&text).ok() } else { None };
+    let is_compressed = compressed.is_some();
+    let mut response = response(content_type, compressed.unwrap_or_else(|| text.into_bytes()));
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if is_compressed {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
 }
 
 async fn admit(config: &WebConfig, client: IpAddr, headers: &HeaderMap) -> Admission {
@@ -151,16 +189,6 @@ fn response(content_type: &'static str, body: impl Into<Bytes>) -> Response<Full
     let mut response = Response::new(Full::new(body.into()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
-}
-
-fn landing_page(telemetry_path: &str) -> String {
-    let path = telemetry_path.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>prompt-redis-exporter</title>\n\
-         <h1>prompt-redis-exporter {}</h1>\n<p>Redis Streams consumer groups for Prometheus.</p>\n\
-         <p><a href=\"{path}\">Metrics</a></p>\n</html>\n",
-        env!("CARGO_PKG_VERSION")
-    )
 }
 
 fn gzip(text: &str) -> io::Result<Vec<u8>> {

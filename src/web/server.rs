@@ -204,7 +204,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::{exposition::format::Format, web::config::ReloadingConfig};
+    use crate::{exposition::format::Format, report::Report, web::config::ReloadingConfig};
 
     /// Pages that are never complete. Says when one is begun, and when one is dropped.
     struct Endless(mpsc::UnboundedSender<&'static str>);
@@ -222,6 +222,14 @@ mod tests {
             self.0.send("begun").unwrap();
             let _begun = Begun(self);
             pending().await
+        }
+
+        async fn report(&self) -> Report {
+            pending().await
+        }
+
+        fn options(&self) -> &[(&'static str, String)] {
+            &[]
         }
     }
 

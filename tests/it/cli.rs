@@ -23,6 +23,11 @@ fn a_wrong_option_exits_2_with_a_sentence() {
         &["--redis.url=rediss://h", "--redis.tls-ca-file=/does/not/exist"],
         &["--no-such-option"],
         &["surplus"],
+        &["s3cret"],
+        &["--redis.password=s3cret"],
+        &["--redis.password", "s3cret"],
+        &["status", "s3cret"],
+        &["-a", "s3cret"],
     ] {
         let output = run(args);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -60,11 +65,51 @@ fn help_shows_no_secret_of_the_environment() {
 
 #[test]
 fn every_option_has_its_variable() {
-    for arg in Cli::command().get_arguments() {
+    let command = Cli::command();
+    let of_subcommands = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    for arg in command.get_arguments().chain(of_subcommands) {
         let Some(option) = arg.get_long().filter(|long| !long.starts_with("no-")) else { continue };
         let variable = format!("PROMPT_REDIS_EXPORTER_{}", option.to_uppercase().replace(['.', '-'], "_"));
         assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(variable.as_str()), "--{option}");
     }
+}
+
+#[test]
+fn a_password_given_by_mistake_comes_with_what_would_be_right() {
+    let said = |args: &[&str]| String::from_utf8_lossy(&run(args).stderr).into_owned();
+    assert!(said(&["--redis.password=s3cret"]).contains("PROMPT_REDIS_EXPORTER_REDIS_PASSWORD"));
+    assert!(said(&["statsu"]).contains("'status'"));
+    assert!(said(&["s3cret"]).contains("in case it is a password"));
+}
+
+#[test]
+fn an_empty_variable_is_as_if_it_were_not_set() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_prompt-redis-exporter"));
+    for arg in Cli::command().get_arguments() {
+        command.envs(
+            arg.get_env().filter(|name| *name != "PROMPT_REDIS_EXPORTER_WEB_LISTEN_ADDRESS").map(|name| (name, "")),
+        );
+    }
+    command.env("PROMPT_REDIS_EXPORTER_REDIS_PASSWORD", "");
+    let exporter = Exporter::spawn(command.arg("--web.listen-address=127.0.0.1:0"));
+    assert!(exporter.log().contains("redis=redis://127.0.0.1:6379"), "{}", exporter.log());
+}
+
+#[test]
+fn a_misspelled_variable_is_a_line_in_the_log_with_the_right_one() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_prompt-redis-exporter"));
+    command
+        .arg("--web.listen-address=127.0.0.1:0")
+        .env("PROMPT_REDIS_EXPORTER_REDIS_ULR", "redis://:s3cret@redis")
+        // Kubernetes sets these for a Service called prompt-redis-exporter.
+        .env("PROMPT_REDIS_EXPORTER_PORT", "tcp://10.0.0.1:10036")
+        .env("PROMPT_REDIS_EXPORTER_PORT_10036_TCP_ADDR", "10.0.0.1")
+        .env("PROMPT_REDIS_EXPORTER_SERVICE_HOST", "10.0.0.1");
+    let log = Exporter::spawn(&mut command).whole_log();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("warn")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(warnings[0].contains("_REDIS_ULR") && warnings[0].contains("_REDIS_URL meant"), "{log}");
+    assert!(!log.contains("s3cret"), "{log}");
 }
 
 #[test]

@@ -18,10 +18,10 @@ struct Module {
     crates: &'static [&'static str],
 }
 
-const MODULES: [Module; 8] = [
-    Module { name: "cli", modules: &[], crates: &["clap"] },
+const MODULES: [Module; 10] = [
+    Module { name: "cli", modules: &[], crates: &["clap", "strsim"] },
     Module { name: "config", modules: &["cli", "model"], crates: &["humantime"] },
-    Module { name: "model", modules: &[], crates: &[] },
+    Module { name: "model", modules: &[], crates: &["shlex"] },
     Module {
         name: "redis",
         modules: &["config", "model"],
@@ -33,10 +33,16 @@ const MODULES: [Module; 8] = [
         crates: &["futures_util", "tokio", "tracing"],
     },
     Module { name: "exposition", modules: &["model", "process"], crates: &["prometheus_client"] },
+    Module { name: "report", modules: &["model"], crates: &["serde"] },
+    Module {
+        name: "status",
+        modules: &["cli", "model", "redis", "report"],
+        crates: &["comfy_table", "crossterm", "serde_json", "tokio"],
+    },
     Module { name: "process", modules: &[], crates: &["procfs"] },
     Module {
         name: "web",
-        modules: &["config", "exposition"],
+        modules: &["config", "exposition", "model", "report"],
         crates: &[
             "base64",
             "bcrypt",
@@ -45,6 +51,7 @@ const MODULES: [Module; 8] = [
             "http_body_util",
             "hyper",
             "hyper_util",
+            "maud",
             "ring",
             "rustls",
             "serde",
