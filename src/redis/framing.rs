@@ -148,12 +148,14 @@ mod tests {
         assert_eq!(follow(b"$5\r\nab", 3), Ok(At::String { left: 5 }));
     }
 
+    const PIECES: &[&[u8]] = &[b"$3\r\nabc\r\n", b"*2\r\n", b":-1\r\n", b"+OK\r\n", b"$", b"9", b"-", b"\r\n", b"\n"];
+
     proptest! {
         #[test]
         fn any_bytes_are_followed_alike_in_pieces_and_at_once(
             pieces in prop::collection::vec(
                 prop_oneof![
-                    prop::sample::select(&[&b"$3\r\nabc\r\n"[..], b"*2\r\n", b":-1\r\n", b"+OK\r\n", b"$", b"9", b"-", b"\r\n", b"\n"])
+                    prop::sample::select(PIECES)
                         .prop_map(<[u8]>::to_vec),
                     prop::collection::vec(any::<u8>(), 0..4),
                 ],

@@ -85,25 +85,27 @@ fn many_scrapers(scale: Scale) -> Outcome {
     let exporter = Exporter::start(&server, &["--stream=s=g"]);
     (0..100).for_each(|_| drop(exporter.scrape()));
     let before = taken(&exporter);
-    let (done, scrapes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let scraper = |_| {
-        let (address, done, scrapes) = (exporter.address.clone(), Arc::clone(&done), Arc::clone(&scrapes));
+    let (done, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let client = |_| {
+        let (address, done, count) = (exporter.address.clone(), Arc::clone(&done), Arc::clone(&count));
         thread::spawn(move || {
             while !done.load(Ordering::Relaxed) {
                 let page = http::request(&address, "GET", "/metrics", &[]).text();
                 assert!(page.contains("\nredis_up 1\n"), "{page}");
-                scrapes.fetch_add(1, Ordering::Relaxed);
+                count.fetch_add(1, Ordering::Relaxed);
             }
         })
     };
-    let scrapers: Vec<_> = (0..scale.of(50, 200)).map(scraper).collect();
+    let clients: Vec<_> = (0..scale.of(50, 200)).map(client).collect();
     thread::sleep(Duration::from_secs(scale.of(2, 30)));
     done.store(true, Ordering::Relaxed);
-    scrapers.into_iter().for_each(|scraper| scraper.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
     until("all connections are closed", || taken(&exporter).1 <= before.1 + 1);
     let page = exporter.scrape();
     let collections = page.value("prompt_redis_exporter_collections_total").unwrap();
-    let scrapes = scrapes.load(Ordering::Relaxed);
+    let scrapes = count.load(Ordering::Relaxed);
     let peak = meter::memory(exporter.pid(), "VmHWM");
     assert!(peak < 48 << 20, "{peak}");
     let note = format!("up 1 in all, in {collections} collections; open files {} and {}", before.1, taken(&exporter).1);

@@ -134,7 +134,9 @@ fn night(scale: Scale) -> Outcome {
     assert!(played.status.success(), "{said}");
     done.store(true, Ordering::Relaxed);
     faults.join().unwrap();
-    scrapers.into_iter().for_each(|scraper| scraper.join().unwrap());
+    for scraper in scrapers {
+        scraper.join().unwrap();
+    }
     let end = Counted::now(&mut server.connection());
     let page = exporter.scrape();
     hold(&page, end, end);
