@@ -419,8 +419,8 @@ fn changed_between_steps(scale: Scale) -> Outcome {
             let server = Server::redis7();
             let port = server.port;
             let proxy = Proxy::changing(&server, Duration::ZERO, move |direction, bytes| {
-                let found = bytes.windows(step.len()).any(|window| window == step.as_bytes());
-                if direction == Direction::Commands && found {
+                let is_there = bytes.windows(step.len()).any(|window| window == step.as_bytes());
+                if direction == Direction::Commands && is_there {
                     run_inline(port, change);
                 }
                 bytes
@@ -432,11 +432,14 @@ fn changed_between_steps(scale: Scale) -> Outcome {
                 let page = exporter.scrape();
                 scrapes += 1;
                 assert!(page.up(), "{change} before {step}: {page:?}");
-                let said = page.group("messages_undelivered", "s", "g");
-                assert!([None, Some(0.0), Some(7.0), Some(10.0)].contains(&said), "{change} before {step}: {page:?}");
-                let lost = page.group("messages_lost", "s", "g");
+                let undelivered = page.group("messages_undelivered", "s", "g");
+                assert!(
+                    [None, Some(0.0), Some(7.0), Some(10.0)].contains(&undelivered),
+                    "{change} before {step}: {page:?}"
+                );
+                let shown = page.group("messages_lost", "s", "g");
                 let most = if change.starts_with("XTRIM") { 7.0 } else { 0.0 };
-                assert!(lost.is_none_or(|lost| lost <= most), "{change} before {step}: {page:?}");
+                assert!(shown.is_none_or(|lost| lost <= most), "{change} before {step}: {page:?}");
                 assert_eq!(page.errors("other") + page.errors("protocol"), 0.0, "{change} before {step}: {page:?}");
             }
             last_page = Some(exporter);
