@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 
 use prompt_redis_exporter::exposition::metrics::families;
-use std::path::Path;
-
 use tempfile::TempDir;
 
 use crate::{
@@ -58,9 +56,10 @@ fn promtool_finds_nothing_wrong_with_the_rules() {
 #[test]
 fn promtools_own_tests_of_the_rules_pass() {
     let dir = TempDir::new().unwrap();
-    let entries = std::fs::read_dir(path("alerts/tests")).unwrap().map(|entry| entry.unwrap().file_name());
-    let tests = entries.filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "yaml"));
-    let files = tests.filter_map(|name| name.into_string().ok()).map(|name| {
+    let entries = std::fs::read_dir(path("alerts/tests")).unwrap().map(|entry| entry.unwrap().path());
+    let tests = entries.filter(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    let names = tests.filter_map(|file| file.file_name()?.to_str().map(str::to_owned));
+    let files = names.map(|name| {
         let file = dir.path().join(&name).display().to_string();
         std::fs::write(&file, unaligned(&format!("alerts/tests/{name}"))).unwrap();
         file

@@ -16,8 +16,7 @@ const PATTERN: &str = "instrument:*";
 const UNNAMED: &str = "instrument:lsstcam";
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table of faults")]
-fn redis_goes_or_its_streams_or_its_groups_or_the_exporter() {
+fn redis_goes_or_its_streams_or_its_groups() {
     play(
         Generation::Three,
         &[
@@ -103,6 +102,16 @@ fn redis_goes_or_its_streams_or_its_groups_or_the_exporter() {
                 pages: 1,
                 play: another_key_takes_the_name,
             },
+            healthy(Redis7),
+        ],
+    );
+}
+
+#[test]
+fn rights_go_or_keys_or_memory_or_the_exporter() {
+    play(
+        Generation::Three,
+        &[
             Fault {
                 name: "a right is taken from the exporter",
                 flavor: Redis7,
