@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export RUST_BACKTRACE ?= 0
 
-.PHONY: demo test tools check unit e2e chart image deny bench
+.PHONY: demo test tools check unit e2e chart browser screenshots man image deny bench
 
 ## A simulated night of observing on the newest Redis that is here, and the exporter's page of it. Ends on Ctrl-C or
 ## after DEMO_SECONDS.
@@ -38,6 +38,23 @@ e2e:
 chart:
 	$(CARGO) build --quiet
 	.tools/venv/bin/pytest --quiet tests/deploy
+
+## The page for people in a real Chromium. Installs it if it is not there, so it is not part of `make test`; .ci/run calls
+## both.
+browser:
+	scripts/install-tools.sh browser
+	$(CARGO) build --quiet
+	npm test --prefix tests/browser --silent
+
+## The README's pictures, from the state of `make demo` after half a minute.
+screenshots:
+	scripts/install-tools.sh browser
+	$(CARGO) build --quiet --bin prompt-redis-exporter --example observing_night
+	node tests/browser/screenshots.mjs
+
+## The man page and the shells' completions, made from the options, in target/man. A release packs them.
+man:
+	$(CARGO) run --quiet --example man -- target/man
 
 ## Builds the image with buildah, on base images made here. Needs root; takes some ten minutes, so it is not part of
 ## `make test`.

