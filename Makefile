@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export RUST_BACKTRACE ?= 0
 
-.PHONY: demo test tools check unit e2e chart stress soak image deny bench bench-instructions
+.PHONY: demo test tools check unit e2e chart stress soak browser man image deny bench bench-instructions
 
 ## A simulated night of observing on the newest Redis that is here, and the exporter's page of it. Ends on Ctrl-C or
 ## after DEMO_SECONDS.
@@ -52,6 +52,17 @@ soak:
 	scripts/install-tools.sh test
 	$(CARGO) build --release --examples --quiet
 	$(CARGO) test --release --test stress -- full night
+
+## The page for people in a real Chromium. Installs it if it is not there, so it is not part of `make test`; .ci/run calls
+## both.
+browser:
+	scripts/install-tools.sh browser
+	$(CARGO) build --quiet
+	npm test --prefix tests/browser --silent
+
+## The man page and the shells' completions, made from the options, in target/man. A release packs them.
+man:
+	$(CARGO) run --quiet --example man -- target/man
 
 ## Builds the image with buildah, on base images made here. Needs root; takes some ten minutes, so it is not part of
 ## `make test`.

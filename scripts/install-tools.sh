@@ -6,6 +6,7 @@
 #                                    checked against, and Prometheus and Alertmanager in two versions: Debian stable's, and
 #                                    Prometheus 3 with its Alertmanager out of Debian unstable's packages
 #   scripts/install-tools.sh stress  redis_exporter, for comparison
+#   scripts/install-tools.sh browser a Redis server, Chromium, Node.js, and what tests/browser/package-lock.json names
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #   scripts/install-tools.sh bench   a Redis server, the newest redis_exporter that Debian has, valgrind, and what the poller
 #                                    and the chart of the benchmark need from PyPI
@@ -162,6 +163,18 @@ test)
 stress)
     need prometheus-redis-exporter prometheus-redis-exporter
     ;;
+browser)
+    need redis-server redis-server
+    need chromium chromium
+    need node nodejs
+    need npm npm
+    # npm ci alone would install again each time.
+    if ! cmp -s tests/browser/package-lock.json tests/browser/node_modules/installed-lock.json; then
+        say "installing what tests/browser/package-lock.json names"
+        npm ci --prefix tests/browser --no-audit --no-fund --silent
+        cp tests/browser/package-lock.json tests/browser/node_modules/installed-lock.json
+    fi
+    ;;
 image)
     need buildah buildah
     need debootstrap debootstrap
@@ -175,6 +188,6 @@ bench)
     redis_exporter
     ;;
 *)
-    fail "usage: scripts/install-tools.sh demo|test|stress|image|bench"
+    fail "usage: scripts/install-tools.sh demo|test|stress|browser|image|bench"
     ;;
 esac

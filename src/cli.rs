@@ -151,8 +151,8 @@ pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<Unknown
 /// Kubernetes describes each Service to the pods beside it in variables; that of a Service called prompt-redis-exporter
 /// have the prefix of ours.
 fn is_of_kubernetes(rest: &str) -> bool {
-    let is_port =
-        |rest: &str| rest.is_empty() || rest.starts_with("_") && rest[1..].starts_with(|c: char| c.is_ascii_digit());
+    let starts_with_digit = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    let is_port = |rest: &str| rest.is_empty() || rest.strip_prefix('_').is_some_and(starts_with_digit);
     rest.starts_with("SERVICE_") || rest.strip_prefix("PORT").is_some_and(is_port)
 }
 

@@ -227,7 +227,9 @@ fn finding_text(finding: &FindingReport, style: Style) -> String {
     for command in &finding.commands {
         out.push_str(&paragraph(&format!("# {}", command.purpose), 2, style));
         // In one line however wide, so that it can be pasted.
-        out.push_str(&format!("  {}\n", command.line));
+        out.push_str("  ");
+        out.push_str(&command.line);
+        out.push('\n');
     }
     out
 }
@@ -255,5 +257,10 @@ fn empty_table(style: Style) -> Table {
 }
 
 fn trimmed(table: &Table) -> String {
-    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }

@@ -96,6 +96,7 @@ impl<P: Pages> Site<P> {
             "/" => Some(Route::Status),
             page::STYLE_PATH => Some(Route::Part("text/css; charset=utf-8", page::STYLE)),
             page::SCRIPT_PATH => Some(Route::Part("text/javascript; charset=utf-8", page::SCRIPT)),
+            page::ICON_PATH => Some(Route::Part("image/svg+xml", page::ICON)),
             "/-/healthy" | "/-/ready" => Some(Route::Health),
             path if path == self.telemetry_path => Some(Route::Metrics),
             _ => None,

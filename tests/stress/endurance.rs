@@ -85,15 +85,9 @@ fn many_scrapers(scale: Scale) -> Outcome {
     let exporter = Exporter::start(&server, &["--stream=s=g"]);
     (0..100).for_each(|_| drop(exporter.scrape()));
     let before = taken(&exporter);
-<<<<<<< HEAD
-    let (done, scrapes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let start = |_| {
-        let (address, done, scrapes) = (exporter.address.clone(), Arc::clone(&done), Arc::clone(&scrapes));
-=======
     let (done, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let client = |_| {
         let (address, done, count) = (exporter.address.clone(), Arc::clone(&done), Arc::clone(&count));
->>>>>>> refs/heads/stress
         thread::spawn(move || {
             while !done.load(Ordering::Relaxed) {
                 let page = http::request(&address, "GET", "/metrics", &[]).text();
@@ -102,19 +96,11 @@ fn many_scrapers(scale: Scale) -> Outcome {
             }
         })
     };
-<<<<<<< HEAD
-    let threads: Vec<_> = (0..scale.of(50, 200)).map(start).collect();
-    thread::sleep(Duration::from_secs(scale.of(2, 30)));
-    done.store(true, Ordering::Relaxed);
-    for thread in threads {
-        thread.join().unwrap();
-=======
     let clients: Vec<_> = (0..scale.of(50, 200)).map(client).collect();
     thread::sleep(Duration::from_secs(scale.of(2, 30)));
     done.store(true, Ordering::Relaxed);
     for client in clients {
         client.join().unwrap();
->>>>>>> refs/heads/stress
     }
     until("all connections are closed", || taken(&exporter).1 <= before.1 + 1);
     let page = exporter.scrape();

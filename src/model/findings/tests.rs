@@ -1,5 +1,7 @@
 //! Findings by table: a state, and what is said of it.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::model::{
     backlog::Backlog,
@@ -96,7 +98,8 @@ fn a_healthy_group_gives_no_finding() {
 #[test]
 fn each_state_of_a_group_gives_its_finding_and_its_command() {
     use Severity::{Critical, Info, Warning};
-    let cases: Vec<(Vec<Finding>, Severity, &str, &[&str], &[&str])> = vec![
+    type Case = (Vec<Finding>, Severity, &'static str, &'static [&'static str], &'static [&'static str]);
+    let cases: Vec<Case> = vec![
         (of_group(waits(61)), Warning, "messages_waiting", &["7 messages wait", "1 min 1 s"], &["XINFO CONSUMERS s g"]),
         (
             of_group(waits(181)),
@@ -211,7 +214,7 @@ fn what_is_missing_is_critical_and_comes_with_the_command_that_makes_it() {
     );
 
     let mut without_groups = stream(group());
-    (without_groups.groups, without_groups.facts.group_count) = (Default::default(), 0);
+    (without_groups.groups, without_groups.facts.group_count) = (BTreeMap::default(), 0);
     assert_eq!(of(found(without_groups))[0].code, "no_groups");
 
     let error = Error::new(Kind::WrongType, "WRONGTYPE");

@@ -10,15 +10,19 @@ use crate::{
     report::{FindingReport, Report, Row, State},
 };
 
-/// What the page's styles and script are.
+/// The styles, the script and the icon of the page.
 pub(super) const STYLE: &str = include_str!("page.css");
 /// See [`STYLE`].
 pub(super) const SCRIPT: &str = include_str!("page.js");
+/// See [`STYLE`].
+pub(super) const ICON: &str = include_str!("icon.svg");
 
 /// Where they are.
 pub(super) const STYLE_PATH: &str = "/-/page.css";
 /// See [`STYLE_PATH`].
 pub(super) const SCRIPT_PATH: &str = "/-/page.js";
+/// See [`STYLE_PATH`].
+pub(super) const ICON_PATH: &str = "/-/icon.svg";
 
 /// Nothing from elsewhere, and nothing inline.
 pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -42,6 +46,7 @@ pub(super) fn render(report: &Report, telemetry_path: &str, options: &[(&'static
                 noscript { meta http-equiv="refresh" content="10"; }
                 // Without a slash in front, so that the page may stand below another path behind a proxy.
                 link rel="stylesheet" href=(&STYLE_PATH[1..]);
+                link rel="icon" type="image/svg+xml" href=(&ICON_PATH[1..]);
                 script src=(&SCRIPT_PATH[1..]) defer {}
             }
             body {
