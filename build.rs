@@ -20,8 +20,8 @@ fn main() {
         .and_then(|line| line.split_whitespace().nth(1).map(str::to_owned))
         .unwrap_or_else(|| "unknown".into());
 
-    println!("cargo::rustc-env=PROMPT_REDIS_EXPORTER_REVISION={revision}");
-    println!("cargo::rustc-env=PROMPT_REDIS_EXPORTER_RUSTC={rustc}");
+    println!("cargo::rustc-env=BUILD_REVISION={revision}");
+    println!("cargo::rustc-env=BUILD_RUSTC={rustc}");
 }
 
 fn output(program: &str, args: &[&str]) -> Option<String> {

@@ -18,14 +18,8 @@ const VARIABLE_PREFIX: &str = "PROMPT_REDIS_EXPORTER_";
 pub const PASSWORD_VARIABLE: &str = "PROMPT_REDIS_EXPORTER_REDIS_PASSWORD";
 
 /// The version, the commit and the compiler: what `--version` says.
-pub const VERSION: &str = concat!(
-    env!("CARGO_PKG_VERSION"),
-    " (revision ",
-    env!("PROMPT_REDIS_EXPORTER_REVISION"),
-    ", ",
-    env!("PROMPT_REDIS_EXPORTER_RUSTC"),
-    ")"
-);
+pub const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (revision ", env!("BUILD_REVISION"), ", ", env!("BUILD_RUSTC"), ")");
 
 /// Prometheus exporter for Redis Streams consumer groups: what waits, for how long, and what was lost.
 ///

@@ -206,11 +206,8 @@ pub(super) fn instance_row(server: &Server) -> Row<'_, &Server> {
 }
 
 pub(super) fn build_row() -> Row<'static, ()> {
-    let labels = [
-        ("version", env!("CARGO_PKG_VERSION")),
-        ("revision", env!("PROMPT_REDIS_EXPORTER_REVISION")),
-        ("rustc", env!("PROMPT_REDIS_EXPORTER_RUSTC")),
-    ];
+    let labels =
+        [("version", env!("CARGO_PKG_VERSION")), ("revision", env!("BUILD_REVISION")), ("rustc", env!("BUILD_RUSTC"))];
     Row { labels: labels.map(|(label, value)| (label, value.into())).into(), facts: () }
 }
 

@@ -139,6 +139,10 @@ impl Backlog {
         let contradict = contradict(stream, group);
         let (waiting, oldest) = match position(stream, group.last_delivered) {
             Position::NoneWait => (Some(0), Oldest::None),
+            // Without a read counter equal numbers do not tell a stream from the one that was made anew in its place.
+            Position::AllWait { .. } if !no_scripts && never_read(stream, group) => {
+                (Some(stream.length), Oldest::Unknown)
+            }
             Position::AllWait { oldest } => (Some(stream.length), Oldest::Entry(oldest)),
             Position::Between => (None, known(oldest)),
         };
@@ -185,6 +189,7 @@ pub fn needs_script(stream: &StreamFacts, group: &GroupFacts) -> bool {
         return stream.length > 0 || contradict(stream, group);
     }
     !lag_is(group, waiting)
+        || waiting > 0 && never_read(stream, group)
         || contradict(stream, group)
         || lost(stream, group, Some(waiting)).is_some_and(|lost| lost > 0)
 }
@@ -204,6 +209,11 @@ fn known(oldest: Option<StreamId>) -> Oldest {
 
 fn lag_is(group: &GroupFacts, waiting: u64) -> bool {
     group.lag.is_some_and(|lag| u64::try_from(lag) == Ok(waiting))
+}
+
+/// The server counts what groups read, and has no count for this one.
+fn never_read(stream: &StreamFacts, group: &GroupFacts) -> bool {
+    stream.entries_added.is_some() && group.entries_read.is_none()
 }
 
 /// The two replies cannot be of the same moment: the group was given an entry that the stream did not have yet, or what
@@ -332,7 +342,7 @@ mod tests {
     fn a_healthy_group_needs_no_script() {
         for (state, stream, group) in [
             ("bootstrapped", stream(1, 0), group(0, None, Some(0))),
-            ("all wait", stream(1, 10), group(0, None, Some(10))),
+            ("all wait, and some were read before", stream(5, 10), group(4, Some(4), Some(6))),
             ("all read", stream(1, 10), group(10, Some(10), Some(0))),
             ("read and trimmed", stream(8, 10), group(10, Some(10), Some(0))),
         ] {
@@ -353,6 +363,16 @@ mod tests {
             let backlog = two_commands(&stream, &group);
             assert_eq!((backlog.undelivered, backlog.lost), (None, None), "{state}");
         }
+    }
+
+    #[test]
+    fn a_group_that_never_read_has_no_age_from_two_replies() {
+        let (stream, group) = (stream(1, 10), group(0, None, Some(10)));
+        assert!(needs_script(&stream, &group));
+        let backlog = two_commands(&stream, &group);
+        assert_eq!((backlog.undelivered, backlog.oldest), (Some(10), Oldest::Unknown));
+        assert_eq!(one_moment(&stream, &group, &[]).oldest, Oldest::Entry(id(1)));
+        assert_eq!(without_scripts(&stream, &group).oldest, Oldest::Entry(id(1)));
     }
 
     #[test]

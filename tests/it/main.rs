@@ -17,7 +17,6 @@ mod keda;
 mod layout;
 mod night;
 mod page;
-mod performance;
 mod property;
 mod scrape;
 mod servers;
