@@ -191,14 +191,14 @@ impl Collector {
         let named = self.expect(discovery.known(), progress);
         let (server, streams, found) = tokio::join!(
             self.server(connection, is_new.then_some(&mut *trust), progress),
-            streams::collect(connection, is_new, named, sizes, progress, wanted),
+            streams::collect(connection, named, sizes, progress, wanted),
             discovery.advance(connection, began + LOOK_UP_BEFORE_PAGE, progress),
         );
         server.and(streams).and(found)?;
         progress.lock().trust = *trust;
         let new = self.expect(discovery.known(), progress);
         if !new.is_empty() {
-            streams::collect(connection, is_new, new, sizes, progress, wanted).await?;
+            streams::collect(connection, new, sizes, progress, wanted).await?;
         }
         discovery.forget(&Self::gone(progress));
         progress.lock().patterns = discovery.matches();

@@ -149,7 +149,6 @@ impl Window {
 /// Asks about these streams, in this order, as long as the collection is wanted.
 pub(super) async fn collect(
     connection: &Connection,
-    is_new: bool,
     keys: Vec<Name>,
     sizes: &mut Sizes,
     progress: &Progress,
@@ -169,9 +168,8 @@ pub(super) async fn collect(
         }
         let Some((replies, batch)) = under_way.next().await else { return Ok(()) };
         let replies = replies.map_err(|error| {
-            // An old connection may have been closed long ago. A new one that breaks now may break on these replies:
-            // larger than what is taken here, or than what Redis keeps for a client.
-            if is_new {
+            // Larger than what is taken here: these streams are asked otherwise next time.
+            if error.kind() == Kind::Protocol {
                 sizes.suspect(&batch.keys);
             }
             Stop::Lost(error)
@@ -232,7 +230,8 @@ fn read_by_script(reply: Value) -> Result<State, Stop> {
         Reply::Done(Some(moment)) => Ok(State::Found(Box::new(Found {
             stream: moment.stream,
             groups: Some(moment.groups.into_iter().collect()),
-            evidence: Evidence::OneMoment(moment.counts),
+            // Nothing was counted here: what has to be counted is asked later, as for any stream.
+            evidence: Evidence::TwoCommands { first_above: BTreeMap::new(), no_scripts: false },
             pending: BTreeMap::new(),
             failures: vec![],
             open: 0,
