@@ -17,7 +17,8 @@ pub fn look() -> Machine {
         processor: processor.trim_start_matches([' ', '\t', ':']).to_owned(),
         cores: thread::available_parallelism().map_or(0, usize::from),
         memory_gib: kib.div_ceil(1 << 20),
-        kernel: first_line("uname", &["-sr"]),
+        // Without what a distributor appends.
+        kernel: first_line("uname", &["-sr"]).split('-').next().unwrap_or_default().to_owned(),
         date: first_line("date", &["-u", "+%Y-%m-%d"]),
         revision: first_line("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
         versions: versions(),

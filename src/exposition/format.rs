@@ -44,19 +44,11 @@ pub fn render(page: Page, format: Format) -> Result<String, fmt::Error> {
 }
 
 /// OpenMetrics into the classic format: there the name of a counter's family ends with `_total` like its samples', and
-/// the page has no end mark. Samples are alike in both: all of a family are copied in one piece.
+/// the page has no end mark.
 fn classic(openmetrics: &str) -> Result<String, fmt::Error> {
     let mut text = String::with_capacity(openmetrics.len() + 256);
     let mut help = None;
-    let mut rest = openmetrics;
-    while !rest.is_empty() {
-        if !rest.starts_with('#') {
-            let (samples, next) = rest.split_at(rest.find("\n#").map_or(rest.len(), |end| end + 1));
-            text.push_str(samples);
-            rest = next;
-            continue;
-        }
-        let (line, next) = rest.split_once('\n').unwrap_or((rest, ""));
+    for line in openmetrics.lines() {
         if let Some(described) = line.strip_prefix("# HELP ") {
             help = described.split_once(' ');
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|typed| typed.split_once(' ')) {
@@ -65,8 +57,10 @@ fn classic(openmetrics: &str) -> Result<String, fmt::Error> {
                 writeln!(text, "# HELP {name}{suffix} {help}")?;
             }
             writeln!(text, "# TYPE {name}{suffix} {kind}")?;
+        } else if line != "# EOF" {
+            text.push_str(line);
+            text.push('\n');
         }
-        rest = next;
     }
     Ok(text)
 }

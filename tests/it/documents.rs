@@ -2,7 +2,12 @@
 //!
 //! `UPDATE=1 make test` writes them anew.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{
+    fmt::Write,
+    fs,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use clap::CommandFactory;
 use prompt_redis_exporter::{cli::Cli, exposition::metrics::families};
@@ -11,6 +16,9 @@ use crate::support::{Exporter, Server};
 
 /// Compares what stands between `<!-- NAME -->` and `<!-- /NAME -->` in a document with what should.
 pub fn check(document: &str, name: &str, expected: &str) {
+    // Tests run at the same time, and several write to one document.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let text = fs::read_to_string(&path).unwrap();
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
