@@ -22,7 +22,7 @@
 //! | [`web`] | listeners, routes, the page for people, TLS, basic authentication and their configuration file | hyper, rustls, bcrypt, YAML, maud, [`report`], [`model`] |
 //!
 //! Async ends where the [`Snapshot`](model::snapshot::Snapshot) is complete: everything after it is a pure function of
-//! it. A test (`tests/it/documents.rs`) holds the table's last column against the imports.
+//! it. A test (`tests/it/layout.rs`) holds the table's last column against the imports.
 
 pub mod cli;
 pub mod config;

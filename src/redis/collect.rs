@@ -187,6 +187,8 @@ impl Collector {
         wanted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Stop> {
         let began = Instant::now();
+        // Those of a connection that broke are met again.
+        progress.lock().failures.clear();
         let Kept { trust, sizes, discovery, turns, scripts, .. } = kept;
         let named = self.expect(discovery.known(), progress);
         let (server, streams, found) = tokio::join!(

@@ -67,11 +67,12 @@ impl Connection {
         }
     }
 
-    /// Sends one command to one node.
+    /// Sends one command to one node. One of a Cluster that cannot be reached costs only this reply.
     pub(crate) async fn send_to(&self, node: &Node, command: &Command) -> Result<Value, Error> {
         if let (Link::Cluster(connection), Node::At { host, port }) = (&self.link, node) {
             let at = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
-            return self.send_to_cluster(connection, command, Some(RoutingInfo::SingleNode(at))).await;
+            let reply = self.send_to_cluster(connection, command, Some(RoutingInfo::SingleNode(at))).await;
+            return Ok(reply.unwrap_or_else(|error| errors::unreachable(&error)));
         }
         let replies = self.send(std::slice::from_ref(command)).await?;
         replies.into_iter().next().ok_or_else(|| Error::protocol("a reply"))
@@ -88,13 +89,13 @@ impl Connection {
         }
     }
 
-    /// For which groups a lag is exact. `HELLO` tells it, which needs no right. Of a Cluster all masters have to.
+    /// For which groups a lag is exact. `HELLO` tells it, which needs no right. Of a Cluster all masters have to be alike.
     pub(crate) async fn lag_trust(&self) -> Result<LagTrust, Error> {
         let hello = commands::hello();
         let replies = match &self.link {
             Link::One(..) => self.send(&[hello]).await?,
             Link::Cluster(_) => {
-                let nodes = self.nodes().await?;
+                let Ok(nodes) = self.nodes().await else { return Ok(LagTrust::Never) };
                 let replies = join_all(nodes.iter().map(|node| self.send_to(node, &hello))).await;
                 replies.into_iter().collect::<Result<_, _>>()?
             }

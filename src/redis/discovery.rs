@@ -52,6 +52,8 @@ struct LookUp {
     cursors: BTreeMap<Node, u64>,
     /// All keys were walked at least once.
     complete: bool,
+    /// A node is left out of this walk.
+    is_partial: bool,
     /// How long the steps of this walk took.
     walked_for: Duration,
     /// When the next walk may begin.
@@ -99,7 +101,13 @@ impl Discovery {
         if self.look_ups.is_empty() {
             return Ok(());
         }
-        let nodes = connection.nodes().await.map_err(Stop::Lost)?;
+        let nodes = match connection.nodes().await {
+            Ok(nodes) => nodes,
+            Err(error) => {
+                progress.lock().failures.push(error);
+                return Ok(());
+            }
+        };
         let mut keys = self.keys_a_step.unwrap_or(*KEYS_A_STEP.start() * 2);
         let mut left = u32::try_from(self.look_ups.len()).unwrap_or(u32::MAX);
         for (pattern, look_up) in &mut self.look_ups {
@@ -110,10 +118,8 @@ impl Discovery {
             while !look_up.cursors.is_empty() && (steps < FEWEST_STEPS || Instant::now() < share) {
                 steps += 1;
                 let began = Instant::now();
-                if let Some(refused) = look_up.step(connection, pattern, keys).await? {
-                    progress.lock().failures.push(refused);
-                    break;
-                }
+                let failures = look_up.step(connection, pattern, keys).await?;
+                progress.lock().failures.extend(failures);
                 look_up.walked_for += began.elapsed();
                 keys = adapt(keys, began.elapsed());
             }
@@ -136,6 +142,7 @@ impl LookUp {
         let rests = self.rests_until.is_some_and(|until| Instant::now() < until);
         if self.cursors.is_empty() && !rests {
             self.walked_for = Duration::ZERO;
+            self.is_partial = false;
             self.found.clear();
             self.cursors = nodes.iter().map(|node| (node.clone(), 0)).collect();
         } else {
@@ -150,8 +157,8 @@ impl LookUp {
         }
     }
 
-    /// One step on each node, at the same time. An error that concerns only the look-up ends this walk.
-    async fn step(&mut self, connection: &Connection, pattern: &str, keys: u32) -> Result<Option<Error>, Stop> {
+    /// One step on each node, at the same time. A node that refuses, or cannot be reached, is left out of this walk.
+    async fn step(&mut self, connection: &Connection, pattern: &str, keys: u32) -> Result<Vec<Error>, Stop> {
         let step = |(node, cursor): (&Node, &u64)| {
             let (node, command) = (node.clone(), commands::scan(*cursor, pattern, keys));
             async move { Ok((connection.send_to(&node, &command).await?, node)) }
@@ -160,10 +167,9 @@ impl LookUp {
         let mut failures = Vec::new();
         for (reply, node) in replies {
             let page = Reply::read(reply, replies::scan_page);
-            let Some((cursor, found)) = Stop::note(page, format!("SCAN MATCH {pattern}"), &mut failures)? else {
-                self.cursors.clear();
-                return Ok(failures.pop());
-            };
+            let page = Stop::note(page, format_args!("SCAN MATCH {pattern}"), &mut failures)?;
+            self.is_partial |= page.is_none();
+            let (cursor, found) = page.unwrap_or_default();
             self.known.extend(found.iter().cloned());
             self.found.extend(found);
             match cursor {
@@ -171,11 +177,46 @@ impl LookUp {
                 cursor => self.cursors.insert(node, cursor),
             };
         }
-        if self.cursors.is_empty() {
+        if self.cursors.is_empty() && !self.is_partial {
             // What this walk did not find is not there any more, or no longer a stream.
             self.known = std::mem::take(&mut self.found);
             self.complete = true;
         }
-        Ok(None)
+        Ok(failures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_grow_where_they_are_quick_and_shrink_where_they_are_slow() {
+        let (most, fewest) = (*KEYS_A_STEP.end(), *KEYS_A_STEP.start());
+        assert_eq!(adapt(1_000, STEP / 2), 2_000);
+        assert_eq!(adapt(1_000, STEP * 2), fewest);
+        assert_eq!((adapt(most, Duration::ZERO), adapt(fewest, STEP)), (most, fewest));
+    }
+
+    #[test]
+    fn a_walk_that_ended_is_followed_by_a_rest_four_times_as_long() {
+        let ended = |walked_for| {
+            let mut look_up = LookUp { walked_for, ..LookUp::default() };
+            look_up.rest();
+            look_up
+        };
+        let before = Instant::now();
+        let mut long = ended(Duration::from_secs(5));
+        assert!(long.rests_until.is_some_and(|until| until >= before + Duration::from_secs(20)));
+        long.begin(&[Node::Only]);
+        assert!(long.cursors.is_empty(), "it rests");
+        let mut short = ended(Duration::from_nanos(1));
+        while short.cursors.is_empty() {
+            short.begin(&[Node::Only]);
+        }
+        let mut under_way = LookUp { walked_for: Duration::from_secs(5), ..LookUp::default() };
+        under_way.begin(&[Node::Only]);
+        under_way.rest();
+        assert_eq!(under_way.rests_until, None, "only an ended walk rests");
     }
 }
