@@ -342,3 +342,27 @@ fn an_exporter_whose_port_is_taken_exits_1() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains(&port.to_string()) && said.contains("--web.listen-address"), "{said}");
 }
+
+#[test]
+fn a_stream_of_huge_entries_is_read_by_script_and_costs_the_others_nothing() {
+    let server = Server::redis7();
+    server.run_all("XGROUP CREATE huge g $ MKSTREAM\nXGROUP CREATE small g $ MKSTREAM");
+    let field = vec![b'x'; 9 << 20];
+    for _ in 0..3 {
+        server.run_args(&[b"XADD", b"huge", b"*", b"field", &field]);
+    }
+    server.add("small", 1..=5);
+    server.read("huge", "g", "w", 1);
+    server.read("small", "g", "w", 2);
+    let exporter = Exporter::start(&server, &["--stream=huge=g", "--stream=small=g"]);
+    until("both are shown, over a connection that does not break", || {
+        let page = exporter.scrape();
+        assert!(page.up(), "{page:?}");
+        page.collected("huge") == Some(1.0) && page.collected("small") == Some(1.0)
+    });
+    let page = exporter.scrape();
+    assert_eq!(page.group("messages_undelivered", "small", "g"), Some(3.0));
+    assert!(page.group("messages_undelivered_at_least", "huge", "g").is_some_and(|least| (1.0..=2.0).contains(&least)));
+    assert!(page.group("oldest_undelivered_age_seconds", "huge", "g").is_some(), "{page:?}");
+    assert!(page.value("process_resident_memory_bytes").unwrap() < 64e6, "{page:?}");
+}

@@ -36,6 +36,16 @@ fn what_is_shown_was_true_on_valkey_9() {
     what_is_shown_was_true(Flavor::Valkey9);
 }
 
+/// Without its counters nothing but the script can tell two streams of the same name apart.
+#[test]
+fn what_is_shown_was_true_on_redis_6_where_scripts_are_run() {
+    let server = Server::start(Flavor::Redis6);
+    let proxy = Proxy::cutting(&server, 7);
+    for (url, seed) in [(format!("--redis.url={}", server.url()), 1), (proxy.url(), 2)] {
+        collect_beside_writers(&server, &Collecting::new(&[&url, LIMITS[0]]), COLLECTIONS, seed).assert_true();
+    }
+}
+
 #[test]
 fn what_is_shown_was_true_where_scripts_are_refused() {
     for flavor in [Flavor::Redis8, Flavor::Redis7, Flavor::Valkey9] {
