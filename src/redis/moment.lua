@@ -7,8 +7,8 @@
 -- ARGV[3]  a number that differs from collection to collection: which group's oldest entry is looked up first
 -- ARGV[4]  the most groups; nil is returned where the stream has more
 --
--- Returns length, entries-added, last-generated-id, first id, last id, XINFO GROUPS, and a list of
--- {id, entries above it, the first of them, 1 if they are all}. An id that is missing there was not reached.
+-- Returns length, entries-added, last-generated-id, first id, last id, bytes of these two entries, XINFO GROUPS, and a list
+-- of {id, entries above it, the first of them, 1 if they are all}. An id that is missing there was not reached.
 local key, max, most, turn = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local info, stream = redis.call('XINFO', 'STREAM', key), {}
 for i = 1, #info, 2 do stream[info[i]] = info[i + 1] end
@@ -44,7 +44,7 @@ end
 
 local function size(entry)
   local bytes = 0
-  for _, text in ipairs(entry[2]) do bytes = bytes + #text end
+  for _, text in ipairs(entry and entry[2] or {}) do bytes = bytes + #text end
   return bytes
 end
 
@@ -56,7 +56,8 @@ local function read(from, to, count)
 end
 
 -- Entries that were not seen yet may be as large as the first or the last.
-local expected = first and math.max(size(stream['first-entry']), size(stream['last-entry'])) or 0
+local first_bytes, last_bytes = size(stream['first-entry']), size(stream['last-entry'])
+local expected = math.max(first_bytes, last_bytes)
 
 -- From the newest position to the oldest, so that the entries between two of them are counted once.
 local counts, total, complete, oldest, at = {}, 0, max > 0, false, #positions
@@ -88,4 +89,7 @@ for n = 1, at do
   counts[#counts + 1] = {id, math.max(total, 1), entry and entry[1] or false, 0}
 end
 
-return {stream['length'], stream['entries-added'] or false, stream['last-generated-id'], first, last, groups, counts}
+return {
+  stream['length'], stream['entries-added'] or false, stream['last-generated-id'], first, last, first_bytes + last_bytes,
+  groups, counts
+}

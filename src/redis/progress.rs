@@ -94,8 +94,8 @@ pub(super) struct Found {
 pub(super) enum Evidence {
     OneMoment(Vec<Count>),
     TwoCommands {
-        /// The first entry above an id.
-        first_above: BTreeMap<StreamId, StreamId>,
+        /// The first entry above a group's last delivered id.
+        oldest: BTreeMap<Name, StreamId>,
         no_scripts: bool,
     },
 }
@@ -153,7 +153,7 @@ impl Found {
         let missing_groups = groups.as_ref().map(missing).unwrap_or_default();
         let group = |(name, facts): (Name, GroupFacts)| {
             let pending = pending.remove(&name).unwrap_or_default();
-            let backlog = Backlog::new(&stream, &facts, evidence.reading(facts.last_delivered), trust);
+            let backlog = Backlog::new(&stream, &facts, evidence.reading(&name), trust);
             (name, Group::new(facts, backlog, pending))
         };
         let groups = groups.unwrap_or_default().into_iter().filter(|(name, _)| wanted.wants(name)).map(group).collect();
@@ -162,12 +162,11 @@ impl Found {
 }
 
 impl Evidence {
-    fn reading(&self, last_delivered: StreamId) -> Reading<'_> {
+    fn reading(&self, group: &Name) -> Reading<'_> {
         match self {
             Self::OneMoment(counts) => Reading::OneMoment(counts),
-            Self::TwoCommands { first_above, no_scripts } => {
-                let oldest = first_above.get(&last_delivered).copied();
-                Reading::TwoCommands { oldest, no_scripts: *no_scripts }
+            Self::TwoCommands { oldest, no_scripts } => {
+                Reading::TwoCommands { oldest: oldest.get(group).copied(), no_scripts: *no_scripts }
             }
         }
     }

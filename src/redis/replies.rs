@@ -202,6 +202,8 @@ fn group(reply: Value) -> Result<(Name, GroupFacts), Error> {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Moment {
     pub(crate) stream: StreamFacts,
+    /// How many bytes the stream's first and last entry have.
+    pub(crate) payload: usize,
     pub(crate) groups: Vec<(Name, GroupFacts)>,
     pub(crate) counts: Vec<Count>,
 }
@@ -211,7 +213,7 @@ pub(crate) fn moment(reply: Value) -> Result<Option<Moment>, Error> {
     if reply == Value::Nil {
         return Ok(None);
     }
-    let [length, entries_added, last_generated, first, last, groups, counts] = items(reply)?;
+    let [length, entries_added, last_generated, first, last, payload, groups, counts] = items(reply)?;
     let groups = self::groups(groups)?;
     let stream = StreamFacts {
         length: number(length)?,
@@ -224,7 +226,8 @@ pub(crate) fn moment(reply: Value) -> Result<Option<Moment>, Error> {
         last: nullable(last, id)?,
     };
     let counts = list(counts)?.into_iter().map(count).collect::<Result<_, _>>()?;
-    Ok(Some(Moment { stream, groups: groups.into_iter().map(exact_in_lua).collect(), counts }))
+    let payload = usize::try_from(number(payload)?).unwrap_or(usize::MAX);
+    Ok(Some(Moment { stream, payload, groups: groups.into_iter().map(exact_in_lua).collect(), counts }))
 }
 
 /// Lua's numbers are exact below this.
@@ -378,6 +381,32 @@ fn entry_id(reply: Value) -> Result<Option<StreamId>, Error> {
     })
 }
 
+/// Reads a reply as if it were that of every command.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_as_every_reply(reply: Value) {
+    let _ = clock(reply.clone());
+    let _ = server(reply.clone());
+    let _ = scan_page(reply.clone());
+    let _ = cluster_masters(reply.clone());
+    let _ = stream(reply.clone());
+    let _ = groups(reply.clone());
+    let _ = moment(reply.clone());
+    let _ = lag_trust(reply.clone());
+    let _ = first_entry(reply.clone());
+    let _ = oldest_pending(reply.clone());
+    let _ = pending_consumers(reply.clone());
+    let _ = idle_consumers(reply);
+}
+
+/// Reads text as an id. One that is read says the same when it is written, but for zeros in front.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_as_id(text: &[u8]) {
+    if let Ok(read) = id(Value::BulkString(text.to_vec())) {
+        assert_eq!(id(Value::BulkString(read.to_string().into_bytes())), Ok(read));
+        assert!(read.next().is_none_or(|next| next > read));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -513,10 +542,11 @@ mod tests {
         let reply = |added| {
             let counts = array([array([text("5-0"), Value::Int(4), text("6-0"), Value::Int(1)])]);
             let groups = array([flat(&group_fields())]);
-            array([Value::Int(5), added, text("9-0"), text("5-0"), text("9-0"), groups, counts])
+            array([Value::Int(5), added, text("9-0"), text("5-0"), text("9-0"), Value::Int(70), groups, counts])
         };
         let read = moment(reply(Value::Int(10))).unwrap().unwrap();
         assert_eq!((read.stream.length, read.stream.entries_added, read.groups.len()), (5, Some(10), 1));
+        assert_eq!(read.payload, 70);
         let (after, oldest) = (StreamId { ms: 5, seq: 0 }, Some(StreamId { ms: 6, seq: 0 }));
         assert_eq!(read.counts, [Count { after, entries: 4, oldest, complete: true }]);
         let beyond_lua = moment(reply(Value::Int(i64::MAX))).unwrap().unwrap();
@@ -587,18 +617,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_reply_makes_us_panic(reply in any_value()) {
-            let _ = clock(reply.clone());
-            let _ = server(reply.clone());
-            let _ = scan_page(reply.clone());
-            let _ = cluster_masters(reply.clone());
-            let _ = stream(reply.clone());
-            let _ = groups(reply.clone());
-            let _ = moment(reply.clone());
-            let _ = lag_trust(reply.clone());
-            let _ = first_entry(reply.clone());
-            let _ = oldest_pending(reply.clone());
-            let _ = pending_consumers(reply.clone());
-            let _ = idle_consumers(reply);
+            read_as_every_reply(reply);
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
     connection::Connection,
     errors,
     progress::{Evidence, Found, Known, Progress, State},
-    replies::{self, Reply},
+    replies::{self, Moment, Reply},
 };
 use crate::model::{
     error::{Error, Kind},
@@ -43,11 +43,20 @@ const UNKNOWN_AT_FIRST: usize = 2;
 
 /// The size of each stream's last reply, kept from collection to collection.
 #[derive(Debug, Default)]
-pub(super) struct Sizes(HashMap<Name, usize>);
+pub(super) struct Sizes {
+    replies: HashMap<Name, usize>,
+    /// The server is older than `EVAL_RO`, as its replies show.
+    without_eval_ro: bool,
+}
 
 impl Sizes {
     fn known(&self, key: &Name) -> Option<usize> {
-        self.0.get(key).copied()
+        self.replies.get(key).copied()
+    }
+
+    fn note(&mut self, key: &Name, stream: &StreamFacts, payload: usize, groups: usize) {
+        self.without_eval_ro = stream.entries_added.is_none();
+        self.replies.insert(key.clone(), payload + 400 + 200 * groups);
     }
 
     /// How large one entry of this stream is, about.
@@ -57,16 +66,21 @@ impl Sizes {
 
     /// Forgets the streams that are no longer asked.
     pub(super) fn keep(&mut self, asked: impl Fn(&Name) -> bool) {
-        self.0.retain(|key, _| asked(key));
+        self.replies.retain(|key, _| asked(key));
     }
 
     /// The connection ended while these were read: each is asked alone next time, and one that was is read by script.
     fn suspect(&mut self, keys: &[Name]) {
         let size = if keys.len() == 1 { READ_BY_SCRIPT + 1 } else { ASKED_ALONE };
         for key in keys {
-            let known = self.0.entry(key.clone()).or_default();
+            let known = self.replies.entry(key.clone()).or_default();
             *known = size.max(*known);
         }
+    }
+
+    /// May a reply about one of these be larger than what Redis sends to a client? It closes the connection then.
+    fn may_be_large(&self, keys: &[Name]) -> bool {
+        keys.iter().any(|key| self.known(key).is_none_or(|size| (ASKED_ALONE..=READ_BY_SCRIPT).contains(&size)))
     }
 }
 
@@ -161,15 +175,16 @@ pub(super) async fn collect(
         while wanted()
             && let Some(batch) = window.next(&mut keys, sizes)
         {
+            let has_eval_ro = !sizes.without_eval_ro;
             under_way.push_back(async move {
-                let commands = batch.commands();
+                let commands = batch.commands(has_eval_ro);
                 (connection.send(&commands).await, batch)
             });
         }
         let Some((replies, batch)) = under_way.next().await else { return Ok(()) };
         let replies = replies.map_err(|error| {
-            // Larger than what is taken here: these streams are asked otherwise next time.
-            if error.kind() == Kind::Protocol {
+            // Larger than what is taken here, or than what Redis sends: these streams are asked otherwise next time.
+            if error.kind() == Kind::Protocol || sizes.may_be_large(&batch.keys) {
                 sizes.suspect(&batch.keys);
             }
             Stop::Lost(error)
@@ -183,9 +198,9 @@ pub(super) async fn collect(
 }
 
 impl Batch {
-    fn commands(&self) -> Vec<Command> {
+    fn commands(&self, has_eval_ro: bool) -> Vec<Command> {
         if self.by_script {
-            return self.keys.iter().map(|key| commands::moment(key, 0, 0, true)).collect();
+            return self.keys.iter().map(|key| commands::moment(key, 0, 0, 0, has_eval_ro)).collect();
         }
         self.keys.iter().flat_map(|key| [commands::stream(key), commands::groups(key)]).collect()
     }
@@ -195,12 +210,22 @@ impl Batch {
         let mut next = || replies.next().unwrap_or(Value::Nil);
         for key in &self.keys {
             let state = if self.by_script {
-                read_by_script(next())?
+                let moment = Reply::read(next(), replies::moment);
+                match &moment {
+                    // Entries that are small are read like any others.
+                    Reply::Done(Some(moment)) if moment.payload < ASKED_ALONE => {
+                        sizes.note(key, &moment.stream, moment.payload, moment.groups.len());
+                    }
+                    // Scripts may be refused, and the connection may have ended for another reason.
+                    Reply::Failed(_) => drop(sizes.replies.insert(key.clone(), ASKED_ALONE)),
+                    _ => {}
+                }
+                by_script(moment)?
             } else {
                 let stream = Reply::read(next(), replies::stream);
                 let groups = Reply::read(next(), replies::groups);
-                if let (Reply::Done((_, payload)), Reply::Done(groups)) = (&stream, &groups) {
-                    sizes.0.insert(key.clone(), payload + 400 + 200 * groups.len());
+                if let (Reply::Done((facts, payload)), Reply::Done(groups)) = (&stream, &groups) {
+                    sizes.note(key, facts, *payload, groups.len());
                 }
                 state(stream, groups)?
             };
@@ -221,17 +246,17 @@ fn state(stream: Reply<(StreamFacts, usize)>, groups: Reply<Vec<(Name, GroupFact
     };
     let mut failures = Vec::new();
     let groups = Stop::note(groups, "XINFO GROUPS", &mut failures)?.map(|groups| groups.into_iter().collect());
-    let evidence = Evidence::TwoCommands { first_above: BTreeMap::new(), no_scripts: false };
+    let evidence = Evidence::TwoCommands { oldest: BTreeMap::new(), no_scripts: false };
     Ok(State::Found(Box::new(Found { stream, groups, evidence, pending: BTreeMap::new(), failures, open: 0 })))
 }
 
-fn read_by_script(reply: Value) -> Result<State, Stop> {
-    match Reply::read(reply, replies::moment) {
+fn by_script(moment: Reply<Option<Moment>>) -> Result<State, Stop> {
+    match moment {
         Reply::Done(Some(moment)) => Ok(State::Found(Box::new(Found {
             stream: moment.stream,
             groups: Some(moment.groups.into_iter().collect()),
             // Nothing was counted here: what has to be counted is asked later, as for any stream.
-            evidence: Evidence::TwoCommands { first_above: BTreeMap::new(), no_scripts: false },
+            evidence: Evidence::TwoCommands { oldest: BTreeMap::new(), no_scripts: false },
             pending: BTreeMap::new(),
             failures: vec![],
             open: 0,
@@ -259,7 +284,7 @@ mod tests {
     }
 
     fn sizes(names: &[Name], size: usize) -> Sizes {
-        Sizes(names.iter().map(|name| (name.clone(), size)).collect())
+        Sizes { replies: names.iter().map(|name| (name.clone(), size)).collect(), ..Sizes::default() }
     }
 
     /// Everything that may be under way at once.
@@ -319,7 +344,7 @@ mod tests {
         assert!(bytes(&first) <= COMMANDS_BEFORE_FIRST_REPLY && streams(&first) > 400, "{}", streams(&first));
         assert!(
             first.iter().all(|batch| batch
-                .commands()
+                .commands(true)
                 .iter()
                 .map(|c| c.cmd().get_packed_command().len())
                 .sum::<usize>()
