@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export RUST_BACKTRACE ?= 0
 
-.PHONY: demo test tools check unit e2e chart stress soak browser man image deny bench bench-instructions
+.PHONY: demo test tools check unit e2e chart stress soak fuzz browser man image deny bench bench-instructions
 
 ## A simulated night of observing on the newest Redis that is here, and the exporter's page of it. Ends on Ctrl-C or
 ## after DEMO_SECONDS.
@@ -52,6 +52,13 @@ soak:
 	scripts/install-tools.sh test
 	$(CARGO) build --release --examples --quiet
 	$(CARGO) test --release --test stress -- full night
+
+## Input of any kind against the parsers, by cargo-fuzz: a minute for each target of fuzz/. `make test` tries the same with
+## random changes to the seeds.
+FUZZ_SECONDS ?= 60
+fuzz:
+	scripts/install-tools.sh fuzz
+	scripts/fuzz.sh $(FUZZ_SECONDS)
 
 ## The page for people in a real Chromium. Installs it if it is not there, so it is not part of `make test`; .ci/run calls
 ## both.

@@ -6,6 +6,7 @@
 #                                    checked against, and Prometheus and Alertmanager in two versions: Debian stable's, and
 #                                    Prometheus 3 with its Alertmanager out of Debian unstable's packages
 #   scripts/install-tools.sh stress  redis_exporter, for comparison
+#   scripts/install-tools.sh fuzz    cargo-fuzz, and the C++ compiler that libFuzzer needs
 #   scripts/install-tools.sh browser a Redis server, Chromium, Node.js, and what tests/browser/package-lock.json names
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #   scripts/install-tools.sh bench   a Redis server, the newest redis_exporter that Debian has, valgrind, and what the poller
@@ -163,6 +164,10 @@ test)
 stress)
     need prometheus-redis-exporter prometheus-redis-exporter
     ;;
+fuzz)
+    need c++ g++
+    [ -x "$tools/bin/cargo-fuzz" ] || cargo install --quiet --locked --root "$tools" cargo-fuzz
+    ;;
 browser)
     need redis-server redis-server
     need chromium chromium
@@ -188,6 +193,6 @@ bench)
     redis_exporter
     ;;
 *)
-    fail "usage: scripts/install-tools.sh demo|test|stress|browser|image|bench"
+    fail "usage: scripts/install-tools.sh demo|test|stress|fuzz|browser|image|bench"
     ;;
 esac

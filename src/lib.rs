@@ -20,6 +20,7 @@
 //! | [`status`] | the report in a terminal | [`cli`], [`redis`], [`report`], [`model`], comfy-table, crossterm |
 //! | [`process`] | the standard metrics of this process | procfs |
 //! | [`web`] | listeners, routes, the page for people, TLS, basic authentication and their configuration file | hyper, rustls, bcrypt, YAML, maud, [`report`], [`model`] |
+//! | `fuzzing` | what the fuzz targets try; built only for them and for tests | [`cli`], [`config`], [`redis`], [`web`] |
 //!
 //! Async ends where the [`Snapshot`](model::snapshot::Snapshot) is complete: everything after it is a pure function of
 //! it. A test (`tests/it/layout.rs`) holds the table's last column against the imports.
@@ -28,6 +29,8 @@ pub mod cli;
 pub mod config;
 pub mod exporter;
 pub mod exposition;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod model;
 pub mod process;
 pub mod redis;

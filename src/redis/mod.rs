@@ -20,3 +20,19 @@ mod resp;
 mod streams;
 mod tls;
 mod wire;
+
+/// Reads these bytes as replies, whole and in pieces, and each of them as the reply to every command.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any_replies(bytes: &[u8]) {
+    for carries_entries in [false, true] {
+        let whole = resp::read_in_pieces(bytes, bytes.len().max(1), carries_entries);
+        assert_eq!(whole, resp::read_in_pieces(bytes, 7, carries_entries), "pieces make no difference");
+        whole.0.into_iter().for_each(replies::read_as_every_reply);
+    }
+}
+
+/// Reads these bytes as the id of an entry.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any_id(bytes: &[u8]) {
+    replies::read_as_id(bytes);
+}

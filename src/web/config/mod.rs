@@ -9,6 +9,8 @@ mod schema;
 use hyper::header::{HeaderName, HeaderValue};
 
 pub use self::reload::ReloadingConfig;
+#[cfg(any(test, fuzzing))]
+pub(super) use self::schema::read_any;
 
 use crate::web::{basic_auth::Users, tls::Tls};
 
