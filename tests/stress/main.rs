@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "everything here is reached from the modules beside it")]
 #![allow(clippy::float_cmp, clippy::cast_precision_loss, reason = "values on a page are small whole numbers")]
 
+mod clients;
 mod endurance;
 mod faults;
 mod meter;
@@ -56,9 +57,13 @@ fn main() -> ExitCode {
     let chosen = |name: &str| words.iter().filter(|word| *word != "full").all(|word| name.contains(word.as_str()));
     let mut failed = Vec::new();
     let mut sections = Vec::new();
-    for (section, scenarios) in
-        [("workloads", workloads::ALL), ("faults", faults::ALL), ("endurance", endurance::ALL), ("night", night::ALL)]
-    {
+    for (section, scenarios) in [
+        ("workloads", workloads::ALL),
+        ("faults", faults::ALL),
+        ("clients", clients::ALL),
+        ("endurance", endurance::ALL),
+        ("night", night::ALL),
+    ] {
         let mut rows = Vec::new();
         for scenario in scenarios.iter().filter(|scenario| chosen(scenario.name)) {
             let began = Instant::now();
