@@ -139,7 +139,8 @@ impl Window {
             || self.command_bytes + batch.command_bytes + 2 * (40 + key.as_bytes().len())
                 <= COMMANDS_BEFORE_FIRST_REPLY;
         let replies = match sizes.known(key) {
-            None => self.unknown + batch.unknown < self.unknown_at_most,
+            // Beside nothing large: if the connection ends, it should be known what ended it.
+            None => self.unknown + batch.unknown < self.unknown_at_most && reply_bytes < ASKED_ALONE,
             Some(size) if size >= ASKED_ALONE => idle,
             // Nothing joins one that is asked alone.
             Some(size) => reply_bytes < ASKED_ALONE || reply_bytes + size <= REPLIES_UNDER_WAY,
