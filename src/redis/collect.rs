@@ -28,6 +28,7 @@ use super::{
     groups::{Groups, Scripts, Turns},
     progress::{KnownStream, Progress, State},
     replies::{self, Reply},
+    resp::Replies,
     streams::{self, Sizes},
 };
 use crate::{
@@ -219,30 +220,19 @@ impl Collector {
     ) -> Result<(), Stop> {
         // Of a Cluster, no one server can speak for all.
         let ask_server = self.options.server && !self.endpoint.is_cluster();
-        let mut commands = vec![commands::time()];
-        commands.extend(ask_server.then(commands::info));
-        let (replies, lag_trust) = tokio::join!(connection.send(&commands), async {
+        let info: Vec<_> = ask_server.then(commands::info).into_iter().collect();
+        let (time, info, lag_trust) = tokio::join!(time(connection), connection.send(&info), async {
             match trust {
                 Some(trust) => connection.lag_trust().await.map(|found| *trust = found),
                 None => Ok(()),
             }
         });
-        let mut replies = replies.map_err(Stop::Lost)?;
+        let (time, info) = (time.map_err(Stop::Lost)?, info.map_err(Stop::Lost)?);
         lag_trust.map_err(Stop::Lost)?;
-        // A Cluster sends TIME to any node, which may be one that is down.
-        for _ in 0..TIME_RETRIES {
-            if let Some(time) = replies.first_mut().filter(|time| !errors::is_reply(time)) {
-                *time = connection.send(&commands[..1]).await.map_err(Stop::Lost)?.swap_remove(0);
-            }
-        }
-        let answered = replies.iter().any(errors::is_reply);
-        let mut replies = replies.into_iter();
         let mut known = progress.lock();
-        known.answered |= answered;
-        if let Some(reply) = replies.next() {
-            known.clock = Stop::note(Reply::read(reply, replies::clock), "TIME", &mut known.failures)?;
-        }
-        if let Some(reply) = replies.next() {
+        known.answered |= time.items().chain(info.items()).any(|reply| errors::is_reply(&reply));
+        known.clock = Stop::note(Reply::read(time.only(), replies::clock), "TIME", &mut known.failures)?;
+        if let Some(reply) = info.items().next() {
             known.server = Stop::note(Reply::read(reply, replies::server), "INFO", &mut known.failures)?;
         }
         Ok(())
@@ -315,6 +305,19 @@ impl Collector {
             }
         });
     }
+}
+
+/// Redis's clock. A Cluster sends the command to any node, which may be one that is down.
+async fn time(connection: &Connection) -> Result<Replies, Error> {
+    let time = [commands::time()];
+    let mut replies = connection.send(&time).await?;
+    for _ in 0..TIME_RETRIES {
+        if errors::is_reply(&replies.only()) {
+            break;
+        }
+        replies = connection.send(&time).await?;
+    }
+    Ok(replies)
 }
 
 /// A collection that waits for what is kept.

@@ -12,6 +12,7 @@ use super::{
     commands::{self, Command},
     errors,
     replies::{self, Reply},
+    resp::Replies,
     wire::Wire,
 };
 use crate::model::{
@@ -55,34 +56,43 @@ impl Connection {
 
     /// Sends these commands in one write, and gives their replies in order. In a Cluster each node gets its own at the
     /// same time.
-    pub(crate) async fn send(&self, commands: &[Command]) -> Result<Vec<Value>, Error> {
+    pub(crate) async fn send(&self, commands: &[Command]) -> Result<Replies, Error> {
         match &self.link {
             Link::One(wire) => wire.send(commands).await.map_err(|error| self.lost(error)),
             // A node that cannot be reached costs only what it would have answered.
             Link::Cluster(connection) => {
                 let send = |command| self.send_to_cluster(connection, command, None);
-                let replies = join_all(commands.iter().map(send)).await;
-                Ok(replies.into_iter().map(|reply| reply.unwrap_or_else(|error| errors::unreachable(&error))).collect())
+                let values = join_all(commands.iter().map(send)).await;
+                let mut replies = Replies::default();
+                for (value, command) in values.into_iter().zip(commands) {
+                    let value = value.unwrap_or_else(|error| errors::unreachable(&error));
+                    replies.push_value(&value, command.carries_entries());
+                }
+                Ok(replies)
             }
         }
     }
 
     /// Sends one command to one node. One of a Cluster that cannot be reached costs only this reply.
-    pub(crate) async fn send_to(&self, node: &Node, command: &Command) -> Result<Value, Error> {
+    pub(crate) async fn send_to(&self, node: &Node, command: &Command) -> Result<Replies, Error> {
         if let (Link::Cluster(connection), Node::At { host, port }) = (&self.link, node) {
             let at = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
-            let reply = self.send_to_cluster(connection, command, Some(RoutingInfo::SingleNode(at))).await;
-            return Ok(reply.unwrap_or_else(|error| errors::unreachable(&error)));
+            let value = self.send_to_cluster(connection, command, Some(RoutingInfo::SingleNode(at))).await;
+            let value = value.unwrap_or_else(|error| errors::unreachable(&error));
+            let mut replies = Replies::default();
+            replies.push_value(&value, command.carries_entries());
+            return Ok(replies);
         }
-        let replies = self.send(std::slice::from_ref(command)).await?;
-        replies.into_iter().next().ok_or_else(|| Error::protocol("a reply"))
+        self.send(std::slice::from_ref(command)).await
     }
 
     /// The servers that hold keys.
     pub(crate) async fn nodes(&self) -> Result<Vec<Node>, Error> {
-        let Link::Cluster(connection) = &self.link else { return Ok(vec![Node::Only]) };
-        let reply = self.send_to_cluster(connection, &commands::cluster_slots(), None).await?;
-        match Reply::read(reply, replies::cluster_masters) {
+        if matches!(self.link, Link::One(_)) {
+            return Ok(vec![Node::Only]);
+        }
+        let replies = self.send(&[commands::cluster_slots()]).await?;
+        match Reply::read(replies.only(), replies::cluster_masters) {
             Reply::Done(masters) => Ok(masters.into_iter().map(|(host, port)| Node::At { host, port }).collect()),
             Reply::Gone => Err(Error::protocol("the slots of the Cluster")),
             Reply::Failed(error) => Err(error.context("CLUSTER SLOTS")),
@@ -93,18 +103,18 @@ impl Connection {
     pub(crate) async fn lag_trust(&self) -> Result<LagTrust, Error> {
         let hello = commands::hello();
         let replies = match &self.link {
-            Link::One(..) => self.send(&[hello]).await?,
+            Link::One(..) => vec![self.send(&[hello]).await?],
             Link::Cluster(_) => {
                 let Ok(nodes) = self.nodes().await else { return Ok(LagTrust::Never) };
                 let replies = join_all(nodes.iter().map(|node| self.send_to(node, &hello))).await;
-                replies.into_iter().collect::<Result<_, _>>()?
+                replies.into_iter().collect::<Result<Vec<_>, _>>()?
             }
         };
-        let trust = |reply| match Reply::read(reply, replies::lag_trust) {
+        let trust = |replies: &Replies| match Reply::read(replies.only(), replies::lag_trust) {
             Reply::Done(trust) => trust,
             Reply::Gone | Reply::Failed(_) => LagTrust::Never,
         };
-        let mut trusts: Vec<_> = replies.into_iter().map(trust).collect();
+        let mut trusts: Vec<_> = replies.iter().map(trust).collect();
         trusts.dedup();
         Ok(if let [trust] = trusts[..] { trust } else { LagTrust::Never })
     }

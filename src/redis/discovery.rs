@@ -166,7 +166,7 @@ impl LookUp {
         let replies = try_join_all(self.cursors.iter().map(step)).await.map_err(Stop::Lost)?;
         let mut failures = Vec::new();
         for (reply, node) in replies {
-            let page = Reply::read(reply, replies::scan_page);
+            let page = Reply::read(reply.only(), replies::scan_page);
             let page = Stop::note(page, format_args!("SCAN MATCH {pattern}"), &mut failures)?;
             self.is_partial |= page.is_none();
             let (cursor, found) = page.unwrap_or_default();

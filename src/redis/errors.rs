@@ -2,6 +2,7 @@
 
 use redis::{ErrorKind, ServerError, ServerErrorKind, Value};
 
+use super::resp::Item;
 use crate::model::error::{Error, Kind};
 
 impl From<redis::RedisError> for Error {
@@ -45,6 +46,6 @@ pub(super) fn unreachable(error: &Error) -> Value {
 }
 
 /// Did a server answer this?
-pub(super) fn is_reply(value: &Value) -> bool {
-    !matches!(value, Value::ServerError(error) if error.code() == UNREACHABLE)
+pub(super) fn is_reply(item: &Item<'_>) -> bool {
+    !matches!(item, Item::Error(error) if error.code() == UNREACHABLE)
 }

@@ -11,7 +11,6 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
-use redis::Value;
 
 use super::{
     collect::Stop,
@@ -19,6 +18,7 @@ use super::{
     connection::Connection,
     progress::{Evidence, Found, Known, Progress, State},
     replies::{self, Reply},
+    resp::{Item, Replies},
     streams::{COMMANDS_BEFORE_FIRST_REPLY, Sizes},
 };
 use crate::{
@@ -134,7 +134,7 @@ impl Groups<'_> {
             bytes -= step.bytes();
             let replies = replies.map_err(Stop::Lost)?;
             let mut known = progress.lock();
-            let again = self.read(&step, replies, &mut known)?;
+            let again = self.read(&step, &replies, &mut known)?;
             if let Some(found) = known.found(&step.key).filter(|_| again.is_none()) {
                 found.open = found.open.saturating_sub(1);
             }
@@ -245,11 +245,11 @@ impl Groups<'_> {
     }
 
     /// Puts the replies where they belong, and says what has to be asked in another way.
-    fn read(&mut self, step: &Step, replies: Vec<Value>, known: &mut Known) -> Result<Option<Step>, Stop> {
+    fn read(&mut self, step: &Step, replies: &Replies, known: &mut Known) -> Result<Option<Step>, Stop> {
         let wanted = known.streams.get(&step.key).map(|stream| stream.wanted.clone());
         let Some(found) = known.found(&step.key) else { return Ok(None) };
-        let mut replies = replies.into_iter();
-        let mut next = || replies.next().unwrap_or(Value::Nil);
+        let mut replies = replies.items();
+        let mut next = || replies.next().unwrap_or(Item::Null);
         match &step.ask {
             Ask::OldestPending(groups) => {
                 for group in groups {

@@ -1,9 +1,10 @@
 //! Redis's protocol (RESP2) as bytes: where a reply ends, and what it says.
 //!
 //! redis-rs's parser takes half of the time of a collection, and collects a reply in memory up to whatever length the
-//! peer announces. This one knows limits, and leaves out the fields of entries, of which only the size is needed.
+//! peer announces. This one knows limits, reads strings where they lie, and leaves out the fields of entries, of which
+//! only the size is needed.
 
-use redis::Value;
+use redis::{ServerError, Value};
 
 /// The longest string of a reply. An entry's field of more is beyond what an exporter should move.
 const LONGEST_STRING: usize = 8 << 20;
@@ -13,6 +14,9 @@ const MOST_ITEMS: usize = 1 << 20;
 const LONGEST_LINE: usize = 64 << 10;
 /// Lists within lists.
 const DEEPEST: usize = 8;
+/// A reply with entries that is longer is kept without their fields.
+const KEPT_WHOLE: usize = 16 << 10;
+const INCOMPLETE: &str = "a reply is incomplete";
 /// In a reply that carries entries, lists at this depth are an entry's fields and values.
 const DEPTH_OF_FIELDS: usize = 2;
 
@@ -107,69 +111,183 @@ fn number(line: &[u8]) -> Option<i64> {
     std::str::from_utf8(line).ok()?.parse().ok()
 }
 
-/// Reads one complete reply, whose end a [`Scanner`] has found. Where the reply carries entries, an entry's fields are
-/// replaced by the number of their bytes.
-///
-/// # Errors
-/// A sentence, where this is not RESP2.
-pub(super) fn decode(reply: &[u8], carries_entries: bool) -> Result<Value, String> {
-    Decoder { reply, at: 0, carries_entries }.value(0)
+/// A reply, or a part of one, read where it lies.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Item<'a> {
+    Null,
+    Int(i64),
+    Text(&'a [u8]),
+    List(Vec<Item<'a>>),
+    Error(ServerError),
+    /// It has an end, but not the form of a reply.
+    Unreadable,
 }
 
-struct Decoder<'a> {
+/// The replies to the commands of one request, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Replies {
+    bytes: Vec<u8>,
+    /// Where each ends, and whether it carries entries.
+    ends: Vec<(usize, bool)>,
+}
+
+impl Replies {
+    /// Adds a complete reply, whose end a [`Scanner`] has found.
+    ///
+    /// # Errors
+    /// A sentence, where this is not RESP2.
+    pub(super) fn push(&mut self, reply: &[u8], carries_entries: bool) -> Result<(), String> {
+        if carries_entries && reply.len() > KEPT_WHOLE {
+            Cursor { reply, at: 0 }.copy_without_fields(0, &mut self.bytes)?;
+        } else {
+            self.bytes.extend_from_slice(reply);
+        }
+        self.ends.push((self.bytes.len(), carries_entries));
+        Ok(())
+    }
+
+    /// Adds what redis-rs has read.
+    pub(super) fn push_value(&mut self, value: &Value, carries_entries: bool) {
+        encode(value, &mut self.bytes);
+        self.ends.push((self.bytes.len(), carries_entries));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Each reply, where an entry's fields are replaced by the number of their bytes.
+    pub(super) fn items(&self) -> impl Iterator<Item = Item<'_>> {
+        let starts = [0].into_iter().chain(self.ends.iter().map(|(end, _)| *end));
+        starts.zip(&self.ends).map(|(start, (end, carries_entries))| {
+            let mut cursor = Cursor { reply: self.bytes.get(start..*end).unwrap_or_default(), at: 0 };
+            cursor.item(0, *carries_entries).unwrap_or(Item::Unreadable)
+        })
+    }
+
+    /// The reply to the only command.
+    pub(super) fn only(&self) -> Item<'_> {
+        self.items().next().unwrap_or(Item::Unreadable)
+    }
+
+    /// The last reply, as it came.
+    pub(super) fn last(&self) -> &[u8] {
+        let start = self.ends.len().checked_sub(2).and_then(|before| self.ends.get(before)).map_or(0, |(end, _)| *end);
+        self.bytes.get(start..).unwrap_or_default()
+    }
+}
+
+/// One complete reply, read from its beginning.
+struct Cursor<'a> {
     reply: &'a [u8],
     at: usize,
-    carries_entries: bool,
 }
 
-impl Decoder<'_> {
-    fn value(&mut self, depth: usize) -> Result<Value, String> {
+impl<'a> Cursor<'a> {
+    fn item(&mut self, depth: usize, carries_entries: bool) -> Result<Item<'a>, String> {
         let begin = self.at;
-        let (kind, line, after) = line(self.reply, self.at)?.ok_or("a reply is incomplete")?;
+        let (kind, line, after) = line(self.reply, self.at)?.ok_or(INCOMPLETE)?;
         self.at = after;
         match kind {
-            b'$' => Ok(length(kind, line)?.map_or(Value::Nil, |bytes| Value::BulkString(self.string(bytes).to_vec()))),
-            b':' => number(line).map(Value::Int).ok_or_else(|| "a reply has an integer that is none".to_owned()),
+            b'$' => Ok(length(kind, line)?.map_or(Item::Null, |bytes| Item::Text(self.string(bytes)))),
+            b':' => number(line).map(Item::Int).ok_or_else(|| "a reply has an integer that is none".to_owned()),
             b'*' => match length(kind, line)? {
-                None => Ok(Value::Nil),
-                Some(items) if self.carries_entries && depth == DEPTH_OF_FIELDS => self.size(items),
-                Some(items) => (0..items).map(|_| self.value(depth + 1)).collect::<Result<_, _>>().map(Value::Array),
+                None => Ok(Item::Null),
+                Some(items) if carries_entries && depth == DEPTH_OF_FIELDS => self.size(items),
+                Some(items) => {
+                    let items = (0..items).map(|_| self.item(depth + 1, carries_entries));
+                    items.collect::<Result<_, _>>().map(Item::List)
+                }
             },
-            b'+' if line == b"OK" => Ok(Value::Okay),
-            b'+' => Ok(Value::SimpleString(String::from_utf8_lossy(line).into_owned())),
+            b'+' => Ok(Item::Text(line)),
             // An error, as redis-rs reads it.
-            _ => redis::parse_redis_value(self.reply.get(begin..after).unwrap_or_default())
-                .map_err(|_| "a reply has an error that cannot be read".to_owned()),
+            _ => match redis::parse_redis_value(self.reply.get(begin..after).unwrap_or_default()) {
+                Ok(Value::ServerError(error)) => Ok(Item::Error(error)),
+                _ => Err("a reply has an error that cannot be read".to_owned()),
+            },
         }
     }
 
-    fn string(&mut self, bytes: usize) -> &[u8] {
+    fn string(&mut self, bytes: usize) -> &'a [u8] {
         let begin = self.at;
         self.at += bytes + 2;
         self.reply.get(begin..begin + bytes).unwrap_or_default()
     }
 
     /// How many bytes the strings of a list have.
-    fn size(&mut self, items: usize) -> Result<Value, String> {
+    fn size(&mut self, items: usize) -> Result<Item<'a>, String> {
         let mut size = 0;
         for _ in 0..items {
-            let (kind, line, after) = line(self.reply, self.at)?.ok_or("a reply is incomplete")?;
+            let (kind, line, after) = line(self.reply, self.at)?.ok_or(INCOMPLETE)?;
             let bytes = if kind == b'$' { length(kind, line)? } else { None };
             self.at = bytes.map_or(after, |bytes| after + bytes + 2);
             size += bytes.unwrap_or(0);
         }
-        Ok(Value::Int(i64::try_from(size).unwrap_or(i64::MAX)))
+        Ok(Item::Int(i64::try_from(size).unwrap_or(i64::MAX)))
+    }
+
+    /// Copies the reply, with the number of their bytes in place of an entry's fields.
+    fn copy_without_fields(&mut self, depth: usize, to: &mut Vec<u8>) -> Result<(), String> {
+        let begin = self.at;
+        let (kind, line, after) = line(self.reply, self.at)?.ok_or(INCOMPLETE)?;
+        self.at = after;
+        match (kind, length(kind, line)?) {
+            (b'*', Some(items)) if depth == DEPTH_OF_FIELDS => {
+                if let Item::Int(size) = self.size(items)? {
+                    to.extend_from_slice(format!(":{size}\r\n").as_bytes());
+                }
+            }
+            (b'*', Some(items)) => {
+                to.extend_from_slice(self.reply.get(begin..after).unwrap_or_default());
+                for _ in 0..items {
+                    self.copy_without_fields(depth + 1, to)?;
+                }
+            }
+            (_, bytes) => {
+                self.at = bytes.map_or(after, |bytes| after + bytes + 2);
+                to.extend_from_slice(self.reply.get(begin..self.at).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a reply that redis-rs has read as it may have come.
+fn encode(value: &Value, to: &mut Vec<u8>) {
+    let mut text = |bytes: &[u8]| {
+        to.extend_from_slice(format!("${}\r\n", bytes.len()).as_bytes());
+        to.extend_from_slice(bytes);
+        to.extend_from_slice(b"\r\n");
+    };
+    match value {
+        Value::Int(number) => to.extend_from_slice(format!(":{number}\r\n").as_bytes()),
+        Value::BulkString(bytes) => text(bytes),
+        Value::SimpleString(line) => text(line.as_bytes()),
+        Value::Okay => text(b"OK"),
+        Value::Array(items) | Value::Set(items) => {
+            to.extend_from_slice(format!("*{}\r\n", items.len()).as_bytes());
+            for item in items {
+                encode(item, to);
+            }
+        }
+        Value::ServerError(error) => {
+            let line = format!("-{} {}", error.code(), error.details().unwrap_or_default());
+            to.extend_from_slice(line.replace(['\r', '\n'], " ").as_bytes());
+            to.extend_from_slice(b"\r\n");
+        }
+        // RESP3 is not asked for.
+        _ => to.extend_from_slice(b"$-1\r\n"),
     }
 }
 
 /// Reads replies that arrive in pieces of this size, and says why it ended early.
 #[cfg(any(test, fuzzing))]
-pub(super) fn read_in_pieces(bytes: &[u8], piece: usize, carries_entries: bool) -> (Vec<Value>, Result<(), String>) {
-    let (mut buffer, mut scanner, mut replies) = (Vec::new(), Scanner::default(), Vec::new());
+pub(super) fn read_in_pieces(bytes: &[u8], piece: usize, carries_entries: bool) -> (Replies, Result<(), String>) {
+    let (mut buffer, mut scanner, mut replies) = (Vec::new(), Scanner::default(), Replies::default());
     let mut read = |piece: &[u8]| {
         buffer.extend_from_slice(piece);
         while let Some(end) = scanner.end_of_reply(&buffer)? {
-            replies.push(decode(buffer.get(..end).unwrap_or_default(), carries_entries)?);
+            replies.push(buffer.get(..end).unwrap_or_default(), carries_entries)?;
             buffer.drain(..end);
         }
         Ok(())
@@ -186,54 +304,73 @@ mod tests {
     use super::*;
 
     /// Reads replies that arrive in pieces of this size.
-    fn read(bytes: &[u8], piece: usize) -> Result<Vec<Value>, String> {
+    fn read(bytes: &[u8], piece: usize) -> Result<Replies, String> {
         let (replies, ended) = read_in_pieces(bytes, piece, false);
         ended.map(|()| replies)
     }
 
-    fn text(text: &str) -> Value {
-        Value::BulkString(text.into())
+    fn items(replies: &Replies) -> Vec<Item<'_>> {
+        replies.items().collect()
     }
 
     #[test]
     fn replies_are_read_in_pieces_of_any_size() {
-        let bytes = b"+OK\r\n+PONG\r\n:-5\r\n$-1\r\n*-1\r\n*0\r\n$0\r\n\r\n*3\r\n$3\r\na\r\n\r\n*2\r\n:1\r\n*1\r\n$1\r\nb\r\n$-1\r\n";
-        let nested = Value::Array(vec![Value::Int(1), Value::Array(vec![text("b")])]);
+        let bytes =
+            b"+OK\r\n:-5\r\n$-1\r\n*-1\r\n*0\r\n$0\r\n\r\n*3\r\n$3\r\na\r\n\r\n*2\r\n:1\r\n*1\r\n$1\r\nb\r\n$-1\r\n";
+        let nested = Item::List(vec![Item::Int(1), Item::List(vec![Item::Text(b"b")])]);
         let expected = [
-            Value::Okay,
-            Value::SimpleString("PONG".into()),
-            Value::Int(-5),
-            Value::Nil,
-            Value::Nil,
-            Value::Array(vec![]),
-            text(""),
-            Value::Array(vec![text("a\r\n"), nested, Value::Nil]),
+            Item::Text(b"OK"),
+            Item::Int(-5),
+            Item::Null,
+            Item::Null,
+            Item::List(vec![]),
+            Item::Text(b""),
+            Item::List(vec![Item::Text(b"a\r\n"), nested, Item::Null]),
         ];
         for piece in 1..=bytes.len() {
-            assert_eq!(read(bytes, piece).as_deref(), Ok(&expected[..]), "{piece}");
+            assert_eq!(items(&read(bytes, piece).unwrap()), expected, "{piece}");
         }
     }
 
     #[test]
     fn an_error_is_read_as_redis_rs_reads_it() {
         let replies = read(b"-NOPERM no\r\n-LOADING Redis is loading\r\n-ODD thing\r\n", 7).unwrap();
-        let code = |reply: &Value| match reply {
-            Value::ServerError(error) => (error.kind(), error.code().to_owned()),
+        let code = |reply: Item<'_>| match reply {
+            Item::Error(error) => (error.kind(), error.code().to_owned()),
             reply => panic!("{reply:?}"),
         };
-        assert_eq!(code(&replies[0]).0, Some(ServerErrorKind::NoPerm));
-        assert_eq!(code(&replies[1]).0, Some(ServerErrorKind::BusyLoading));
-        assert_eq!(code(&replies[2]).1, "ODD");
+        let codes: Vec<_> = replies.items().map(code).collect();
+        assert_eq!(codes[0].0, Some(ServerErrorKind::NoPerm));
+        assert_eq!(codes[1].0, Some(ServerErrorKind::BusyLoading));
+        assert_eq!(codes[2].1, "ODD");
+    }
+
+    #[test]
+    fn a_reply_that_cannot_be_read_does_not_take_the_next_one_with_it() {
+        assert_eq!(items(&read(b":many\r\n:1\r\n", 3).unwrap()), [Item::Unreadable, Item::Int(1)]);
     }
 
     #[test]
     fn the_fields_of_an_entry_are_measured_and_left_out() {
-        let reply = b"*2\r\n$11\r\nfirst-entry\r\n*2\r\n$3\r\n7-0\r\n*4\r\n$1\r\na\r\n$3\r\nbcd\r\n$-1\r\n$2\r\nef\r\n";
-        assert_eq!(Scanner::default().end_of_reply(reply), Ok(Some(reply.len())));
-        let entry = |fields| Value::Array(vec![text("first-entry"), Value::Array(vec![text("7-0"), fields])]);
-        assert_eq!(decode(reply, true), Ok(entry(Value::Int(6))));
-        let fields = Value::Array(vec![text("a"), text("bcd"), Value::Nil, text("ef")]);
-        assert_eq!(decode(reply, false), Ok(entry(fields)));
+        for bytes in [3, 2 * KEPT_WHOLE] {
+            let value = "x".repeat(bytes);
+            let reply = format!(
+                "*4\r\n$6\r\nlength\r\n:1\r\n$11\r\nfirst-entry\r\n*2\r\n$3\r\n7-0\r\n*4\r\n$1\r\na\r\n${bytes}\r\n{value}\r\n$-1\r\n$2\r\nef\r\n"
+            );
+            assert_eq!(Scanner::default().end_of_reply(reply.as_bytes()), Ok(Some(reply.len())));
+            let of = |carries_entries, fields| {
+                let mut replies = Replies::default();
+                replies.push(reply.as_bytes(), carries_entries).unwrap();
+                let entry = Item::List(vec![Item::Text(b"7-0"), fields]);
+                let expected = vec![Item::Text(b"length"), Item::Int(1), Item::Text(b"first-entry"), entry];
+                assert_eq!(replies.only(), Item::List(expected));
+                replies.bytes.len()
+            };
+            let kept = of(true, Item::Int(i64::try_from(bytes).unwrap() + 3));
+            assert!(kept < KEPT_WHOLE, "{kept}");
+            let fields = vec![Item::Text(b"a"), Item::Text(value.as_bytes()), Item::Null, Item::Text(b"ef")];
+            of(false, Item::List(fields));
+        }
     }
 
     #[test]
@@ -265,7 +402,10 @@ mod tests {
             if let Ok(Some(end)) = Scanner::default().end_of_reply(bytes)
                 && let Ok(theirs) = redis::parse_redis_value(&bytes[..end])
             {
-                prop_assert_eq!(decode(&bytes[..end], false), Ok(theirs));
+                let (mut read, mut by_them) = (Replies::default(), Replies::default());
+                read.push(&bytes[..end], false).unwrap();
+                by_them.push_value(&theirs, false);
+                prop_assert_eq!(read.only(), by_them.only());
             }
         }
     }

@@ -11,7 +11,6 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
-use redis::Value;
 
 use super::{
     collect::Stop,
@@ -20,6 +19,7 @@ use super::{
     errors,
     progress::{Evidence, Found, Known, Progress, State},
     replies::{self, Moment, Reply},
+    resp::{Item, Replies},
 };
 use crate::model::{
     error::{Error, Kind},
@@ -191,8 +191,8 @@ pub(super) async fn collect(
             Stop::Lost(error)
         })?;
         let mut known = progress.lock();
-        known.answered |= replies.iter().any(errors::is_reply);
-        batch.read(replies, sizes, &mut known)?;
+        known.answered |= replies.items().any(|reply| errors::is_reply(&reply));
+        batch.read(&replies, sizes, &mut known)?;
         let largest = batch.keys.iter().filter_map(|key| sizes.known(key)).max();
         window.answered(&batch, largest.unwrap_or(0));
     }
@@ -206,9 +206,9 @@ impl Batch {
         self.keys.iter().flat_map(|key| [commands::stream(key), commands::groups(key)]).collect()
     }
 
-    fn read(&self, replies: Vec<Value>, sizes: &mut Sizes, known: &mut Known) -> Result<(), Stop> {
-        let mut replies = replies.into_iter();
-        let mut next = || replies.next().unwrap_or(Value::Nil);
+    fn read(&self, replies: &Replies, sizes: &mut Sizes, known: &mut Known) -> Result<(), Stop> {
+        let mut replies = replies.items();
+        let mut next = || replies.next().unwrap_or(Item::Null);
         for key in &self.keys {
             let state = if self.by_script {
                 let moment = Reply::read(next(), replies::moment);

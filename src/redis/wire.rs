@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     commands::Command,
-    resp::{self, Scanner},
+    resp::{Item, Replies, Scanner},
 };
 use crate::model::error::{Error, Kind};
 
@@ -37,14 +37,15 @@ pub(super) struct Wire {
 /// Commands, packed, and where their replies go.
 struct Request {
     bytes: Vec<u8>,
-    replies: Replies,
+    waiting: Waiting,
 }
 
-struct Replies {
-    /// Of each command that is to be answered yet: whether its reply carries entries.
-    open: VecDeque<bool>,
-    answered: Vec<Value>,
-    to: oneshot::Sender<Vec<Value>>,
+/// A request that is to be answered yet.
+struct Waiting {
+    /// Of each command: whether its reply carries entries.
+    commands: Vec<bool>,
+    answered: Replies,
+    to: oneshot::Sender<Replies>,
 }
 
 impl Wire {
@@ -65,26 +66,25 @@ impl Wire {
     }
 
     /// Sends these commands in one write, and gives their replies in order.
-    pub(super) async fn send(&self, commands: &[Command]) -> Result<Vec<Value>, Error> {
+    pub(super) async fn send(&self, commands: &[Command]) -> Result<Replies, Error> {
         let mut bytes = Vec::with_capacity(commands.len() * 64);
         for command in commands {
             command.cmd().write_packed_command(&mut bytes);
         }
-        let (to, replies) = oneshot::channel();
-        let open: VecDeque<_> = commands.iter().map(Command::carries_entries).collect();
-        let answered = Vec::with_capacity(open.len());
-        if open.is_empty() {
-            return Ok(answered);
+        if commands.is_empty() {
+            return Ok(Replies::default());
         }
-        let request = Request { bytes, replies: Replies { open, answered, to } };
+        let (to, replies) = oneshot::channel();
+        let commands = commands.iter().map(Command::carries_entries).collect();
+        let request = Request { bytes, waiting: Waiting { commands, answered: Replies::default(), to } };
         self.requests.send(request).map_err(|_| self.end())?;
         replies.await.map_err(|_| self.end())
     }
 
     /// Sends one command that no other module knows: for the login.
     pub(super) async fn send_plain(&self, cmd: Cmd) -> Result<Value, Error> {
-        let mut replies = self.send(&[Command::plain(cmd)]).await?;
-        replies.pop().ok_or_else(|| self.end())
+        let replies = self.send(&[Command::plain(cmd)]).await?;
+        Ok(redis::parse_redis_value(replies.last())?)
     }
 
     fn end(&self) -> Error {
@@ -105,7 +105,7 @@ impl Drop for AbortOnDrop {
 async fn drive(
     stream: impl AsyncRead + AsyncWrite,
     mut incoming: mpsc::UnboundedReceiver<Request>,
-    waiting: &mut VecDeque<Replies>,
+    waiting: &mut VecDeque<Waiting>,
 ) -> Result<std::convert::Infallible, Error> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let (mut out, mut buffer): (Vec<u8>, Vec<u8>) = Default::default();
@@ -115,9 +115,9 @@ async fn drive(
             request = incoming.recv() => {
                 let mut next = Some(request.ok_or_else(|| Error::new(Kind::Connect, "nobody uses the connection"))?);
                 // What was asked in the same moment travels in the same write.
-                while let Some(Request { bytes, replies }) = next {
-                    out.extend_from_slice(&bytes);
-                    waiting.push_back(replies);
+                while let Some(request) = next {
+                    out.extend_from_slice(&request.bytes);
+                    waiting.push_back(request.waiting);
                     next = incoming.try_recv().ok();
                 }
             }
@@ -143,22 +143,21 @@ async fn drive(
 }
 
 /// Gives each complete reply to the request that waits for it.
-fn deliver(buffer: &mut Vec<u8>, scanner: &mut Scanner, waiting: &mut VecDeque<Replies>) -> Result<(), Error> {
+fn deliver(buffer: &mut Vec<u8>, scanner: &mut Scanner, waiting: &mut VecDeque<Waiting>) -> Result<(), Error> {
     let protocol = |sentence| Error::new(Kind::Protocol, sentence);
     let mut read = 0;
     while let Some(end) = scanner.end_of_reply(buffer.get(read..).unwrap_or_default()).map_err(protocol)? {
         let reply = buffer.get(read..read + end).unwrap_or_default();
-        let Some((request, carries_entries)) =
-            waiting.front_mut().and_then(|request| request.open.pop_front().map(|entries| (request, entries)))
-        else {
+        let Some(request) = waiting.front_mut() else {
             // Nothing was asked: Redis says why it does not take the connection, before it closes it.
             let reason = String::from_utf8_lossy(reply).trim_end().to_owned();
             return Err(Error::new(Kind::Connect, format!("Redis refused the connection: {reason}")));
         };
-        request.answered.push(resp::decode(reply, carries_entries).map_err(protocol)?);
+        let carries_entries = request.commands.get(request.answered.len()).copied().unwrap_or_default();
+        request.answered.push(reply, carries_entries).map_err(protocol)?;
         read += end;
-        if request.open.is_empty()
-            && let Some(Replies { answered, to, .. }) = waiting.pop_front()
+        if request.answered.len() == request.commands.len()
+            && let Some(Waiting { answered, to, .. }) = waiting.pop_front()
         {
             // Whoever asked may have left.
             let _ = to.send(answered);
@@ -172,9 +171,9 @@ fn deliver(buffer: &mut Vec<u8>, scanner: &mut Scanner, waiting: &mut VecDeque<R
 }
 
 /// The connection was closed. An error that came before may say why.
-fn closed(waiting: &VecDeque<Replies>) -> Error {
-    match waiting.front().and_then(|request| request.answered.last()) {
-        Some(Value::ServerError(error)) => Error::new(
+fn closed(waiting: &VecDeque<Waiting>) -> Error {
+    match waiting.front().map(|request| request.answered.items().last()) {
+        Some(Some(Item::Error(error))) => Error::new(
             Kind::Connect,
             format!("Redis closed the connection: {} {}", error.code(), error.details().unwrap_or_default()),
         ),
