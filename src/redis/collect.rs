@@ -8,7 +8,7 @@
 //! Everything goes into the [`Progress`], which is a snapshot at any moment: a deadline costs only what was not reached.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt,
     sync::{
         Arc,
@@ -244,27 +244,19 @@ impl Collector {
         found: impl Iterator<Item = (&'a Name, &'a config::Groups)>,
         progress: &Progress,
     ) -> Vec<Name> {
-        let mut known = progress.lock();
-        let mut found_groups = BTreeMap::<&Name, config::Groups>::new();
-        for (key, groups) in found {
-            found_groups.entry(key).or_default().merge(groups);
-        }
+        let known = &mut *progress.lock();
         let named = self.selection.exact.iter().map(|(key, groups)| (key, groups, true));
-        let found = found_groups.iter().map(|(key, groups)| (*key, groups, false));
-        let mut open = Vec::new();
-        for (key, groups, named) in named.chain(found) {
-            if named || !self.selection.exact.contains_key(key) {
-                open.push(key.clone());
+        for (key, groups, named) in named.chain(found.map(|(key, groups)| (key, groups, false))) {
+            if let Some(stream) = known.streams.get_mut(key) {
+                stream.wanted.merge(groups);
+            } else {
+                let stream = KnownStream { wanted: groups.clone(), named, state: State::Unknown };
+                known.streams.insert(key.clone(), stream);
             }
-            let stream = known.streams.entry(key.clone()).or_insert_with(|| KnownStream {
-                wanted: config::Groups::default(),
-                named,
-                state: State::Unknown,
-            });
-            stream.wanted.merge(groups);
         }
-        open.retain(|key| known.streams.get(key).is_some_and(|stream| matches!(stream.state, State::Unknown)));
-        open
+        let is_open = |stream: &KnownStream, named| stream.named == named && matches!(stream.state, State::Unknown);
+        let open = |named| known.streams.iter().filter(move |(_, stream)| is_open(stream, named));
+        open(true).chain(open(false)).map(|(key, _)| key.clone()).collect()
     }
 
     /// Streams that were found by a pattern and are not there, or no longer streams.

@@ -170,8 +170,12 @@ impl LookUp {
             let page = Stop::note(page, format_args!("SCAN MATCH {pattern}"), &mut failures)?;
             self.is_partial |= page.is_none();
             let (cursor, found) = page.unwrap_or_default();
-            self.known.extend(found.iter().cloned());
-            self.found.extend(found);
+            for key in found {
+                if !self.known.contains(&key) {
+                    self.known.insert(key.clone());
+                }
+                self.found.insert(key);
+            }
             match cursor {
                 0 => self.cursors.remove(&node),
                 cursor => self.cursors.insert(node, cursor),
