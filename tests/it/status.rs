@@ -162,13 +162,34 @@ fn the_schema_knows_every_code() {
     assert!(codes > 8, "the codes are found: {codes}");
 }
 
-#[test]
-fn tls_to_a_plain_port_is_said() {
-    let server = Server::redis7();
-    let url = server.url().replace("redis://", "rediss://");
-    let output = Command::new(BINARY).args(["status", "--redis.timeout=300ms", "--redis.url", &url]).output().unwrap();
+/// What is said of a server at this URL, in one line.
+fn said_of(url: &str) -> String {
+    let output = Command::new(BINARY).args(["status", "--redis.timeout=500ms", "--redis.url", url]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).replace("\n ", "").contains("say redis:// instead of rediss://"), "{}", text(&output));
+    text(&output).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn tls_to_a_plain_port_is_said_and_a_slow_redis_is_not_taken_for_one() {
+    let server = Server::redis7();
+    let said = said_of(&server.url().replace("redis://", "rediss://"));
+    assert!(said.contains("then say redis:// instead of rediss://"), "{said}");
+    // An HTTP server replies at once, with something that is no TLS.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            // What is not read would reset the connection when it is closed.
+            let _ = client.read(&mut [0; 16 << 10]);
+            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let said = said_of(&format!("rediss://127.0.0.1:{port}"));
+    assert!(said.contains("This port speaks no TLS: say redis:// instead of rediss://"), "{said}");
+    server.signal("-STOP");
+    let said = said_of(&server.url());
+    assert!(said.contains("in time") && !said.contains("rediss://"), "{said}");
+    server.signal("-CONT");
 }
 
 #[test]
@@ -193,17 +214,33 @@ fn hostile_names_are_shown_harmless() {
 
 #[test]
 fn a_missing_right_comes_with_the_line_that_gives_it() {
-    let server = Server::redis7();
-    server.run("XGROUP CREATE instrument:s g $ MKSTREAM");
-    let rights: Vec<_> = crate::acl::rights().into_iter().filter(|right| *right != "+xinfo|groups").collect();
-    server.run_args(&rights.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
-    let url = format!("redis://exporter:PASSWORD@127.0.0.1:{}", server.port);
-    let run = || Command::new(BINARY).args(["status", "--redis.url", &url]).output().unwrap();
-    let shown = text(&run());
-    let line = shown.lines().find(|line| line.contains("ACL SETUSER")).unwrap_or_else(|| panic!("{shown}"));
-    assert!(line.ends_with("ACL SETUSER exporter '+xinfo|groups'") && !shown.contains("PASSWORD"), "{shown}");
-    assert!(Command::new("sh").args(["-c", line]).status().unwrap().success());
-    assert!(text(&run()).contains("every right that was needed"));
+    for (flavor, right, line) in [
+        (Flavor::Redis7, "+xinfo|groups", "ACL SETUSER exporter '+xinfo|groups'"),
+        (Flavor::Redis7, "+info", "ACL SETUSER exporter +info"),
+        (Flavor::Redis7, "+eval_ro", "ACL SETUSER exporter +eval_ro"),
+        (Flavor::Redis7, "%R~instrument:*", "ACL SETUSER exporter '%R~instrument:s'"),
+        (Flavor::Redis8, "+xpending", "ACL SETUSER exporter +xpending"),
+        (Flavor::Redis8, "+eval_ro", "ACL SETUSER exporter +eval_ro"),
+        (Flavor::Valkey9, "+xinfo|stream", "ACL SETUSER exporter '+xinfo|stream'"),
+        (Flavor::Valkey9, "+eval_ro", "ACL SETUSER exporter +eval_ro"),
+    ] {
+        let server = Server::start(flavor);
+        server.run("XGROUP CREATE instrument:s g $ MKSTREAM");
+        server.add("instrument:s", 1..=5);
+        server.read("instrument:s", "g", "w", 2);
+        // Only a count tells what waits then, also where the lag is exact.
+        server.run("XDEL instrument:s 4-0");
+        let rights: Vec<_> = crate::acl::rights().into_iter().filter(|given| *given != right).collect();
+        server.run_args(&rights.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
+        let url = format!("redis://exporter:PASSWORD@127.0.0.1:{}", server.port);
+        let run = || Command::new(BINARY).args(["status", "--stream=instrument:s", "--redis.url", &url]).output().unwrap();
+        let shown = text(&run());
+        let given: Vec<_> = shown.lines().filter(|line| line.contains("ACL SETUSER")).collect();
+        assert!(given.len() == 1 && given[0].ends_with(line), "{flavor:?} without {right}:\n{shown}");
+        assert!(!shown.contains("PASSWORD") && shown.contains("fewer rights than needed"), "{shown}");
+        assert!(Command::new("sh").args(["-c", given[0]]).status().unwrap().success());
+        assert!(text(&run()).contains("every right that was needed"), "{flavor:?} without {right}");
+    }
 }
 
 #[test]
