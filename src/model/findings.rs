@@ -212,8 +212,7 @@ fn redis_is_down(error: &Error, access: &Access) -> Finding {
 }
 
 fn login_refused(error: &Error, said: &str, access: &Access) -> Finding {
-    let critical =
-        |sentence: String| Finding::new(Severity::Critical, "login_refused", About::Redis, sentence);
+    let critical = |sentence: String| Finding::new(Severity::Critical, "login_refused", About::Redis, sentence);
     let others = "The exporter alone is refused: producers and consumers may be fine.";
     if error.cause() == Some(&Cause::LoginMissing) {
         return critical(format!("Redis wants a password, and the exporter has none: {said}")).means(format!(

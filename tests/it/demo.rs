@@ -25,8 +25,7 @@ fn the_demo_gives_the_address_of_its_page_and_says_what_to_try_next() {
         assert!(out.read_line(&mut said).unwrap() > 0, "{said}");
     }
     let after = |label: &str| said.split_once(label).unwrap_or_else(|| panic!("{label}: {said}")).1.trim_start();
-    let port: String =
-        after("http://localhost:").chars().take_while(char::is_ascii_digit).collect();
+    let port: String = after("http://localhost:").chars().take_while(char::is_ascii_digit).collect();
     let page = request(&format!("127.0.0.1:{port}"), "GET", "/", &[]).text();
     for part in ["XGROUP CREATE instrument:comcam", "instrument:lsstcam", "instrument:hsc", "instrument:latiss"] {
         assert!(page.contains(part), "{part} is not on the page:\n{page}");

@@ -233,12 +233,13 @@ fn a_missing_right_comes_with_the_line_that_gives_it() {
         let rights: Vec<_> = crate::acl::rights().into_iter().filter(|given| *given != right).collect();
         server.run_args(&rights.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
         let url = format!("redis://exporter:PASSWORD@127.0.0.1:{}", server.port);
-        let run = || Command::new(BINARY).args(["status", "--stream=instrument:s", "--redis.url", &url]).output().unwrap();
+        let run =
+            || Command::new(BINARY).args(["status", "--stream=instrument:s", "--redis.url", &url]).output().unwrap();
         let shown = text(&run());
         let given: Vec<_> = shown.lines().filter(|line| line.contains("ACL SETUSER")).collect();
         assert!(given.len() == 1 && given[0].ends_with(line), "{flavor:?} without {right}:\n{shown}");
         assert!(!shown.contains("PASSWORD") && shown.contains("fewer rights than needed"), "{shown}");
-        assert!(Command::new("sh").args(["-c", given[0]]).status().unwrap().success());
+        assert!(Command::new("sh").args(["-c", given[0]]).output().unwrap().status.success());
         assert!(text(&run()).contains("every right that was needed"), "{flavor:?} without {right}");
     }
 }
@@ -383,15 +384,16 @@ fn watch_redraws_follows_the_size_and_leaves_the_terminal_clean() {
 #[test]
 fn status_beside_a_local_redis_answers_within_50_ms() {
     let server = three_groups();
-    let fastest = (0..20)
-        .map(|_| {
-            let began = std::time::Instant::now();
-            status(&server, &THREE_GROUPS);
-            began.elapsed()
-        })
-        .min()
-        .unwrap();
-    assert!(fastest < std::time::Duration::from_millis(50), "{fastest:?}");
+    let timed = |_| {
+        let began = std::time::Instant::now();
+        status(&server, &THREE_GROUPS);
+        began.elapsed()
+    };
+    let mut times: Vec<_> = (0..20).map(timed).collect();
+    times.sort();
+    println!("status: fastest {:?}, median {:?} of {}", times[0], times[10], times.len());
+    // The fastest: the others may have waited for a processor.
+    assert!(times[0] < std::time::Duration::from_millis(50), "{times:?}");
 }
 
 /// The limits of the findings are those of the alerts.

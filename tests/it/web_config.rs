@@ -596,8 +596,7 @@ fn headers_of_the_file_replace_the_pages_own_and_are_sent_once() {
     let strict = own(&Exporter::start(&server, &[]));
     assert!(strict.starts_with("default-src 'none'"), "{strict}");
     let policy = "default-src 'self'; frame-ancestors https://grafana.example";
-    let files =
-        Files::new(&format!("http_server_config:\n  headers:\n    Content-Security-Policy: \"{policy}\"\n"));
+    let files = Files::new(&format!("http_server_config:\n  headers:\n    Content-Security-Policy: \"{policy}\"\n"));
     let exporter = Exporter::start(&server, &[&files.option()]);
     let response = exporter.get("/", &[]);
     assert_eq!(response.header("content-security-policy"), policy);

@@ -328,7 +328,10 @@ fn a_right_that_is_missing_for_many_streams_is_said_once() {
     let streams = (0..9).map(|number| (format!("s{number}").as_str().into(), failed())).collect();
     let findings = of(Snapshot { streams, failures: vec![error.clone()], ..Snapshot::default() });
     assert_eq!(findings.len(), 1, "{findings:?}");
-    assert_eq!((&findings[0].about, &*findings[0].sentence), (&About::Redis, "The user exporter may not run XINFO STREAM."));
+    assert_eq!(
+        (&findings[0].about, &*findings[0].sentence),
+        (&About::Redis, "The user exporter may not run XINFO STREAM.")
+    );
 }
 
 #[test]
