@@ -384,12 +384,12 @@ fn watch_redraws_follows_the_size_and_leaves_the_terminal_clean() {
 #[test]
 fn status_beside_a_local_redis_answers_within_50_ms() {
     let server = three_groups();
-    let timed = |_| {
+    let run = |_| {
         let began = std::time::Instant::now();
         status(&server, &THREE_GROUPS);
         began.elapsed()
     };
-    let mut times: Vec<_> = (0..20).map(timed).collect();
+    let mut times: Vec<_> = (0..20).map(run).collect();
     times.sort();
     println!("status: fastest {:?}, median {:?} of {}", times[0], times[10], times.len());
     // The fastest: the others may have waited for a processor.
