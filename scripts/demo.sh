@@ -15,6 +15,8 @@ night=${NIGHT:-target/release/examples/observing_night}
 seconds=${DEMO_SECONDS:-}
 speed=${DEMO_SPEED:-15}
 instruments=(lsstcam hsc latiss)
+# The group of comcam is never created.
+streams=(--stream='instrument:*' --stream=instrument:comcam=comcam_consumer_group)
 
 say() { printf '%s\n' "$@"; }
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -134,8 +136,7 @@ bootstrap() {
 }
 
 start_exporter() {
-    "$exporter" --redis.url="$redis_url" --web.listen-address=127.0.0.1:0 \
-        --stream='instrument:*' --stream=instrument:comcam=comcam_consumer_group \
+    "$exporter" --redis.url="$redis_url" --web.listen-address=127.0.0.1:0 "${streams[@]}" \
         2>"$temp/exporter.log" 9<&- </dev/null &
     exporter_pid=$!
     address=
@@ -239,7 +240,7 @@ cat <<END
 
 Page:      http://localhost:${address##*:}/
 Metrics:   http://localhost:${address##*:}/metrics
-Terminal:  $exporter status --redis.url=$redis_url
+Terminal:  $exporter status --redis.url=$redis_url $(printf '%q ' "${streams[@]}")
 Redis:     $("$server" --version | sed -E 's/.*(Redis|Valkey) server v=([0-9.]+).*/\1 \2/') on port $port, for this demo only
 
 Three nights of observing, 20 visits each, $speed times as fast as real ones, one after the other. In each of them:

@@ -33,7 +33,10 @@ fn the_demo_gives_the_address_of_its_page_and_says_what_to_try_next() {
     let server = after("Redis:").lines().next().unwrap();
     assert!(server.starts_with("Redis ") || server.starts_with("Valkey "), "{said}");
     let redis: u16 = after("on port ").chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
-    assert!(after("Terminal:").contains(&format!(" status --redis.url=redis://127.0.0.1:{redis}\n")), "{said}");
+    let line = after("Terminal:").lines().next().unwrap();
+    assert!(line.contains(&format!(" status --redis.url=redis://127.0.0.1:{redis} ")), "{said}");
+    let status = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(String::from_utf8_lossy(&status.stdout).contains("XGROUP CREATE instrument:comcam"), "{status:?}");
     out.read_to_string(&mut said).unwrap();
     assert!(demo.wait().unwrap().success(), "{said}");
     assert!(said.contains("undelivered") && said.contains("cargo install --locked"), "{said}");
