@@ -3,14 +3,17 @@
 CARGO ?= cargo
 export RUST_BACKTRACE ?= 0
 
-.PHONY: demo test tools check unit e2e chart stress soak fuzz browser man image deny bench bench-instructions
+.PHONY: demo test tools check unit e2e chart stress soak fuzz browser screenshots man image deny bench bench-instructions
 
 ## A simulated night of observing on the newest Redis that is here, and the exporter's page of it. Ends on Ctrl-C or
 ## after DEMO_SECONDS.
 demo:
-	scripts/install-tools.sh demo
-	$(CARGO) build --quiet --bin prompt-redis-exporter --example observing_night
-	EXPORTER=target/debug/prompt-redis-exporter NIGHT=target/debug/examples/observing_night scripts/demo.sh
+	@echo "1 of 3: looking for a Redis server, and installing one if there is none"
+	@scripts/install-tools.sh demo
+	@echo "2 of 3: building the exporter and the simulated night; the first time takes a few minutes"
+	@$(CARGO) build $$(test -t 2 || echo --quiet) --bin prompt-redis-exporter --example observing_night
+	@echo "3 of 3: starting Redis, the exporter and the night"
+	@EXPORTER=target/debug/prompt-redis-exporter NIGHT=target/debug/examples/observing_night scripts/demo.sh
 
 ## Everything that must hold before a change lands.
 test: tools check unit e2e chart
@@ -66,6 +69,13 @@ browser:
 	scripts/install-tools.sh browser
 	$(CARGO) build --quiet
 	npm test --prefix tests/browser --silent
+
+## The pictures of the README, docs/images, from the state of the demo. Takes a good minute.
+screenshots:
+	scripts/install-tools.sh browser
+	scripts/install-tools.sh screenshots
+	$(CARGO) build --quiet --bin prompt-redis-exporter --example observing_night
+	npm run screenshots --prefix tests/browser --silent
 
 ## The man page and the shells' completions, made from the options, in target/man. A release packs them.
 man:

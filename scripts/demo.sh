@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Nights of observing on a Redis of its own, faster than real time, and the exporter's page as it changes. `make demo`
-# calls it.
+# Nights of observing on a Redis of its own, faster than real time, with the exporter in front of it, and a table of what
+# its metrics say. `make demo` calls it.
 #
 #   EXPORTER=target/release/prompt-redis-exporter NIGHT=target/release/examples/observing_night \
 #       scripts/demo.sh [REDIS-SERVER]
@@ -15,6 +15,8 @@ night=${NIGHT:-target/release/examples/observing_night}
 seconds=${DEMO_SECONDS:-}
 speed=${DEMO_SPEED:-15}
 instruments=(lsstcam hsc latiss)
+# The group of comcam is never created.
+streams=(--stream='instrument:*' --stream=instrument:comcam=comcam_consumer_group)
 
 say() { printf '%s\n' "$@"; }
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -44,7 +46,10 @@ clean_up() {
     trap '' INT TERM HUP PIPE
     stop ${night_pids[@]+"${night_pids[@]}"}
     stop $exporter_pid $redis_pid
-    if [ "$status" = 0 ]; then what_the_nights_did; fi
+    if [ "$status" = 0 ]; then
+        what_the_nights_did
+        what_next
+    fi
     rm -rf "$temp"
     exit "$status"
 }
@@ -58,6 +63,17 @@ what_the_nights_did() {
     for log in "$temp"/*.numbers; do
         if [ -f "$log" ]; then tail -n 2 "$log" | sed 's/^/  /'; fi
     done
+} 2>/dev/null
+
+what_next() {
+    cat <<'END'
+
+Next, on a Redis of your own:
+  cargo install --locked --path .
+  prompt-redis-exporter status --redis.url=redis://HOST:6379 --stream='*'    one look, in the terminal
+  prompt-redis-exporter --redis.url=redis://HOST:6379 --stream='*'           then open http://localhost:10036/
+Alerts and dashboards: docs/alerts-and-dashboards.md. All options: prompt-redis-exporter --help.
+END
 } 2>/dev/null
 
 # pause() reads from this pipe, into which nobody writes: no sleep process is left behind.
@@ -115,13 +131,12 @@ bootstrap() {
         # As the procedures have it. The $ is for Redis, not for the shell.
         # shellcheck disable=SC2016
         answer=$(redis XGROUP CREATE "instrument:$instrument" "${instrument}_consumer_group" '$' mkstream)
-        say "  XGROUP CREATE instrument:$instrument ${instrument}_consumer_group \$ mkstream: $answer"
-        [ "$answer" = OK ] || fail "the stream could not be created"
+        [ "$answer" = OK ] || fail "the stream of $instrument could not be created: $answer"
     done
 }
 
 start_exporter() {
-    "$exporter" --redis.url="redis://127.0.0.1:$port" --web.listen-address=127.0.0.1:0 \
+    "$exporter" --redis.url="$redis_url" --web.listen-address=127.0.0.1:0 "${streams[@]}" \
         2>"$temp/exporter.log" 9<&- </dev/null &
     exporter_pid=$!
     address=
@@ -132,10 +147,11 @@ start_exporter() {
     done
 }
 
-# What goes wrong in each night, so that there is something to see.
+# What goes wrong in each night, so that there is something to see. The stall is long enough for a finding: 200 s at the
+# usual speed.
 mishaps() {
     case $1 in
-    lsstcam) say "--stall-at 4 --stall-for 150 --workers-max 300 --died 0.001" ;;
+    lsstcam) say "--stall-at 4 --stall-for 3000 --workers-max 300 --died 0.001" ;;
     hsc) say "--trim-unread 3" ;;
     latiss) say "--died 0.1" ;;
     esac
@@ -145,7 +161,7 @@ mishaps() {
 start_night() {
     local instrument=${instruments[$1]}
     # shellcheck disable=SC2046
-    "$night" --redis.url="redis://127.0.0.1:$port" --instrument "$instrument" --visits 20 --speed-up "$speed" \
+    "$night" --redis.url="$redis_url" --instrument "$instrument" --visits 20 --speed-up "$speed" \
         $(mishaps "$instrument") >>"$temp/$instrument.numbers" 2>"$temp/$instrument.log" 9<&- </dev/null &
     night_pids[$1]=$!
 }
@@ -216,18 +232,23 @@ done
 server=$(find_server "${1:-}")
 [ -n "$server" ] || fail "no redis-server; scripts/install-tools.sh demo installs one"
 start_redis
-say "Redis:     $("$server" --version | sed 's/ sha=.*//') on 127.0.0.1:$port, in $temp"
-say "Bootstrapped with the commands of the procedures:"
+redis_url=redis://127.0.0.1:$port
 bootstrap
 start_exporter
 for index in "${!instruments[@]}"; do start_night "$index"; done
 cat <<END
-Exporter:  http://$address/metrics
-Nights:    20 visits each, $speed times as fast as real ones, one after the other. In each of them
-             lsstcam's workers read nothing for a while: its backlog and its age grow, and fall again
-             half of an hsc visit is trimmed before it is read, and so lost: on Redis 7 the lag then never falls to 0,
-             on Redis 8 the loss shows only until the group reads on
-             some workers of lsstcam and latiss die before they acknowledge: their messages stay pending
+
+Page:      http://localhost:${address##*:}/
+Metrics:   http://localhost:${address##*:}/metrics
+Terminal:  $exporter status --redis.url=$redis_url $(printf '%q ' "${streams[@]}")
+Redis:     $("$server" --version | sed -E 's/.*(Redis|Valkey) server v=([0-9.]+).*/\1 \2/') on port $port, for this demo only
+
+Three nights of observing, 20 visits each, $speed times as fast as real ones, one after the other. In each of them:
+  comcam   was forgotten: it has no stream and no group. The page has the command that creates both
+  lsstcam  stops reading for 200 s: what waits grows and gets old. The page warns after one minute
+  hsc      loses half of a visit to a trim: on Redis 7 its lag then stays too high, on Redis 8 the loss shows until the
+           group reads on
+  latiss   has workers that die before they acknowledge: their messages stay pending
 ${seconds:+Ends after $seconds s. }Ctrl-C ends it.
 
 END

@@ -8,6 +8,7 @@
 #   scripts/install-tools.sh stress  redis_exporter, for comparison
 #   scripts/install-tools.sh fuzz    cargo-fuzz, and the C++ compiler that libFuzzer needs
 #   scripts/install-tools.sh browser a Redis server, Chromium, Node.js, and what tests/browser/package-lock.json names
+#   scripts/install-tools.sh screenshots  pngquant, beside what browser installs
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #   scripts/install-tools.sh bench   a Redis server, the newest redis_exporter that Debian has, valgrind, and what the poller
 #                                    and the chart of the benchmark need from PyPI
@@ -180,6 +181,9 @@ browser)
         cp tests/browser/package-lock.json tests/browser/node_modules/installed-lock.json
     fi
     ;;
+screenshots)
+    need pngquant pngquant
+    ;;
 image)
     need buildah buildah
     need debootstrap debootstrap
@@ -193,6 +197,6 @@ bench)
     redis_exporter
     ;;
 *)
-    fail "usage: scripts/install-tools.sh demo|test|stress|fuzz|browser|image|bench"
+    fail "usage: scripts/install-tools.sh demo|test|stress|fuzz|browser|screenshots|image|bench"
     ;;
 esac

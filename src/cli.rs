@@ -170,11 +170,11 @@ pub enum Command {
 /// The options of `status` alone.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct StatusArgs {
-    /// How to show it
+    /// How to show it: table for people, json for programs
     #[arg(long, value_name = "FORMAT", env = "PROMPT_REDIS_EXPORTER_OUTPUT", default_value = "table")]
     pub output: Output,
 
-    /// Show it anew every so many seconds, until Ctrl-C
+    /// Show it again every so many seconds, until Ctrl-C; every 2 where no number is given
     #[arg(
         long,
         value_name = "SECONDS",

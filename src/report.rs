@@ -113,7 +113,7 @@ pub struct StreamReport {
     pub last_entry_age_seconds: Option<f64>,
     /// Its groups, by name: those that were named and those that were found.
     pub groups: Vec<GroupReport>,
-    /// The worst finding about the stream itself.
+    /// The worst finding about the stream itself; a warning where it could not be read.
     #[serde(skip)]
     pub severity: Option<Severity>,
 }
@@ -345,7 +345,8 @@ fn stream(snapshot: &Snapshot, name: &Name, state: &StreamState, worst: &Worst<'
             StreamReport { groups, ..found_stream(name, found, snapshot.clock) }
         }
     };
-    report.severity = severity(None);
+    let is_unknown = matches!(report.state, State::Failed | State::NotCollected);
+    report.severity = severity(None).or(is_unknown.then_some(Severity::Warning));
     report
 }
 

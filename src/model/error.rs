@@ -60,10 +60,30 @@ impl fmt::Display for Kind {
     }
 }
 
+/// What exactly went wrong, where that tells a person what to change. Where it is known, it is more than the kind says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Redis wants a login and was given none (`NOAUTH`).
+    LoginMissing,
+    /// Redis has no such user, or another password for it (`WRONGPASS`).
+    LoginWrong,
+    /// The user may not run this command (`NOPERM`), named as in a right: `time`, `xinfo|stream`.
+    CommandForbidden(String),
+    /// The user may not read the key (`NOPERM`).
+    KeyForbidden,
+    /// The other end replied to the TLS handshake with something that is no TLS.
+    NoTls,
+    /// The other end did not reply to the TLS handshake.
+    HandshakeUnanswered,
+    /// A connection that was made broke or was closed.
+    ConnectionBroke,
+}
+
 /// An error with its kind and a sentence for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     kind: Kind,
+    cause: Option<Cause>,
     message: String,
     /// Redis as a whole could not be asked, not just this question.
     about_the_server: bool,
@@ -81,7 +101,7 @@ impl Error {
     /// An error of this kind; `message` says what was asked and what came back, never a secret.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         let about_the_server = matches!(kind, Kind::Connect | Kind::Auth | Kind::Timeout | Kind::Loading);
-        Self { kind, message: message.into(), about_the_server }
+        Self { kind, cause: None, message: message.into(), about_the_server }
     }
 
     /// An error that concerns one stream alone, whatever its kind.
@@ -101,6 +121,18 @@ impl Error {
         self
     }
 
+    /// The same error, with its cause.
+    #[must_use]
+    pub(crate) fn because(self, cause: impl Into<Option<Cause>>) -> Self {
+        Self { cause: cause.into(), ..self }
+    }
+
+    /// What exactly went wrong, if it is one of the known causes.
+    #[must_use]
+    pub const fn cause(&self) -> Option<&Cause> {
+        self.cause.as_ref()
+    }
+
     /// The part that may become a label.
     #[must_use]
     pub const fn kind(&self) -> Kind {
@@ -110,7 +142,7 @@ impl Error {
     /// The same error, of another kind.
     #[must_use]
     pub(crate) fn of_kind(self, kind: Kind) -> Self {
-        Self::new(kind, self.message)
+        Self { cause: self.cause, ..Self::new(kind, self.message) }
     }
 
     /// The same error, with what was being done put before it.

@@ -4,9 +4,11 @@
 //! A pure function of the snapshot, so it sees one moment: what only a trend shows (a backlog that grows, pending that
 //! rises) is for the alerts. Names and texts out of Redis are written so that no terminal or browser obeys them.
 
+use std::collections::BTreeSet;
+
 use super::{
     backlog::Oldest,
-    error::{Error, Kind},
+    error::{Cause, Error, Kind},
     snapshot::{Group, Name, Server, Snapshot, Stream, StreamState},
     text,
 };
@@ -179,6 +181,10 @@ pub fn findings(outcome: &Result<Snapshot, Error>, access: &Access) -> Vec<Findi
         Err(error) => vec![redis_is_down(error, access)],
         Ok(snapshot) => of_snapshot(snapshot, access),
     };
+    let mut said = BTreeSet::new();
+    findings.retain(|finding| {
+        finding.code != "right_missing" || said.insert((finding.about.clone(), finding.sentence.clone()))
+    });
     findings.sort_by(|a, b| (a.severity, &a.about).cmp(&(b.severity, &b.about)));
     findings
 }
@@ -192,9 +198,7 @@ fn redis_is_down(error: &Error, access: &Access) -> Finding {
     let ping = access.command(&[P("PING")]);
     let critical = |code, sentence: &str| Finding::new(Severity::Critical, code, About::Redis, sentence);
     match error.kind() {
-        Kind::Auth => critical("login_refused", &format!("Redis refuses the login of user {}: {said}", access.user))
-            .means("The exporter alone is refused: producers and consumers may be fine. Check user and password.")
-            .run("shows whether the user exists and is on", access.command(&[P("ACL GETUSER"), P(&user_word(access))])),
+        Kind::Auth => login_refused(error, &said, access),
         Kind::Loading => critical("redis_loading", "Redis is loading its data from disk and answers nothing yet.")
             .means("Reads and writes of streams fail until it has finished. Producers that give up lose messages.")
             .run("shows how far it is", access.command(&[P("INFO persistence")])),
@@ -207,19 +211,28 @@ fn redis_is_down(error: &Error, access: &Access) -> Finding {
     }
 }
 
-/// A hint where TLS may be spoken to a port without it, or the other way round.
+fn login_refused(error: &Error, said: &str, access: &Access) -> Finding {
+    let critical = |sentence: String| Finding::new(Severity::Critical, "login_refused", About::Redis, sentence);
+    let others = "The exporter alone is refused: producers and consumers may be fine.";
+    if error.cause() == Some(&Cause::LoginMissing) {
+        return critical(format!("Redis wants a password, and the exporter has none: {said}")).means(format!(
+            "{others} Give it one with --redis.password-file or PROMPT_REDIS_EXPORTER_REDIS_PASSWORD."
+        ));
+    }
+    critical(format!("Redis refuses the login of user {}: {said}", access.user))
+        .means(format!("{others} Check user and password."))
+        .run("shows whether the user exists and is on", access.command(&[P("ACL GETUSER"), P(&user_word(access))]))
+}
+
+/// A hint where TLS is spoken to a port without it, or the other way round, or may be.
 fn wrong_protocol(error: &Error, access: &Access) -> &'static str {
-    let said = error.to_string();
-    let (handshake, lost) = (said.contains("handshake"), said.contains("lost the connection"));
-    match (access.tls, error.kind()) {
-        // Redis waits for the end of a line that never comes; other servers answer something that is no TLS.
-        (true, Kind::Timeout) => {
+    match (error.cause(), access.tls) {
+        (Some(Cause::NoTls), _) => " This port speaks no TLS: say redis:// instead of rediss://.",
+        // A Redis without TLS waits for the end of a line that never comes.
+        (Some(Cause::HandshakeUnanswered), _) => {
             " Or this port speaks no TLS, and so never answers the handshake: then say redis:// instead of rediss://."
         }
-        (true, _) if handshake && said.contains("corrupt message") => {
-            " This port speaks no TLS: say redis:// instead of rediss://."
-        }
-        (false, Kind::Connect | Kind::Protocol) if lost => {
+        (Some(Cause::ConnectionBroke), false) => {
             " Or this port speaks TLS and closed a connection without it: then say rediss:// instead of redis://."
         }
         _ => "",
@@ -233,6 +246,8 @@ fn user_word(access: &Access) -> String {
 fn of_snapshot(snapshot: &Snapshot, access: &Access) -> Vec<Finding> {
     let mut findings: Vec<_> = snapshot.server.iter().flat_map(|server| of_server(server, access)).collect();
     findings.extend(snapshot.failures.iter().map(|error| of_failure(error, None, access)));
+    let refused = snapshot.scripts_refused.iter().filter(|error| error.kind() == Kind::Permission);
+    findings.extend(refused.map(|error| right_missing(error, About::Redis, access)));
     findings.extend(snapshot.patterns.iter().filter(|(_, matches)| **matches == 0).map(|(p, _)| no_match(p, access)));
     let late = snapshot.streams.values().filter(|state| matches!(state, StreamState::NotCollected)).count();
     if late > 0 {
@@ -343,10 +358,10 @@ fn no_match(pattern: &str, access: &Access) -> Finding {
 
 /// A command of the exporter that failed.
 fn of_failure(error: &Error, stream: Option<&Name>, access: &Access) -> Finding {
-    let said = text::visible(&error.to_string()).into_owned();
     let about = stream.map_or(About::Redis, |stream| About::Stream(stream.clone()));
+    let said = text::visible(&error.to_string()).into_owned();
     match (error.kind(), stream) {
-        (Kind::Permission, _) => right_missing(&said, about, stream, access),
+        (Kind::Permission, _) => right_missing(error, about, access),
         (Kind::WrongType, Some(stream)) => wrong_type(stream, access),
         _ => Finding::new(Severity::Warning, "not_collected", about, format!("Not everything could be read: {said}"))
             .means("What could not be read is missing here and on the metrics page."),
@@ -366,35 +381,30 @@ fn moved_away(stream: &Name, access: &Access) -> Option<String> {
     access.command(&[P("RENAMENX"), N(stream), N(&to)])
 }
 
-fn right_missing(said: &str, about: About, stream: Option<&Name>, access: &Access) -> Finding {
-    let right = missing_right(said, stream);
-    let words = right.as_deref().map(|right| format!("ACL SETUSER {} {right}", user_word(access)));
-    Finding::new(Severity::Warning, "right_missing", about, format!("The user {} lacks a right: {said}", access.user))
+fn right_missing(error: &Error, about: About, access: &Access) -> Finding {
+    let right = error.cause().and_then(|cause| missing_right(cause, about.stream()));
+    let words = right.map(|right| format!("ACL SETUSER {} {right}", user_word(access)));
+    let (about, sentence) = match error.cause() {
+        // That concerns every stream: it is said once.
+        Some(Cause::CommandForbidden(command)) => {
+            let command = text::visible(command).to_uppercase().replace('|', " ");
+            (About::Redis, format!("The user {} may not run {command}.", access.user))
+        }
+        _ => (about, format!("The user {} lacks a right: {}", access.user, text::visible(&error.to_string()))),
+    };
+    Finding::new(Severity::Warning, "right_missing", about, sentence)
         .means("What the command would tell is missing here and on the metrics page.")
-        .run("gives it, if run by an administrator", words.and_then(|words| access.command(&[P(&words)])))
+        .run("gives the right, if run by an administrator", words.and_then(|words| access.command(&[P(&words)])))
 }
 
-/// The right that a refused command needs, as a word of a shell command.
-fn missing_right(said: &str, stream: Option<&Name>) -> Option<String> {
-    let is_about_a_key = said.contains("access a key") || said.contains("access one of the keys");
-    if is_about_a_key && let Some(stream) = stream {
-        let name = std::str::from_utf8(stream.as_bytes()).ok()?;
-        text::shell_word(stream)?;
-        return text::quote(&format!("%R~{name}"));
-    }
-    let rights = [
-        ("TIME", "+time"),
-        ("INFO", "+info"),
-        ("SCAN", "+scan"),
-        ("XINFO STREAM", "'+xinfo|stream'"),
-        ("XINFO GROUPS", "'+xinfo|groups'"),
-        ("XINFO CONSUMERS", "'+xinfo|consumers'"),
-        ("XPENDING", "+xpending"),
-        ("XRANGE", "+xrange"),
-        ("reading the stream by script", "+eval_ro"),
-    ];
-    // The longest name first: XINFO begins like INFO's line only by chance, but SCAN MATCH begins with SCAN.
-    rights.iter().find(|(command, _)| said.starts_with(command)).map(|(_, right)| (*right).to_owned())
+/// The right that would have been needed, as a word of a shell command.
+fn missing_right(cause: &Cause, stream: Option<&Name>) -> Option<String> {
+    let right = match cause {
+        Cause::CommandForbidden(command) => format!("+{command}"),
+        Cause::KeyForbidden => format!("%R~{}", std::str::from_utf8(stream?.as_bytes()).ok()?),
+        _ => return None,
+    };
+    text::shell_word(&right.as_str().into())
 }
 
 fn missing_stream(stream: &Name, groups: &[Name], access: &Access) -> Vec<Finding> {

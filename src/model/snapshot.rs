@@ -113,6 +113,8 @@ pub struct Snapshot {
     pub streams: BTreeMap<Name, StreamState>,
     /// Streams that each pattern matches; without those whose first look-up has not come to its end yet.
     pub patterns: BTreeMap<String, u64>,
+    /// Why the script that counts may not be run, if it may not. That is no failure: only exact numbers are absent.
+    pub scripts_refused: Option<Error>,
     /// Failures that concern no single stream: a refused `TIME`, `INFO` or `SCAN`, or the collection's early end.
     pub failures: Vec<Error>,
 }

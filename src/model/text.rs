@@ -51,12 +51,7 @@ pub fn line(name: &str) -> String {
 #[must_use]
 pub fn shell_word(name: &Name) -> Option<String> {
     let name = std::str::from_utf8(name.as_bytes()).ok().filter(|name| !name.contains(is_hidden))?;
-    quote(name)
-}
-
-/// A text as one word of a shell command.
-pub(super) fn quote(text: &str) -> Option<String> {
-    shlex::try_quote(text).ok().map(Cow::into_owned)
+    shlex::try_quote(name).ok().map(Cow::into_owned)
 }
 
 /// A time in one or two units: `350 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`.

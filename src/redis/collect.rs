@@ -35,7 +35,7 @@ use crate::{
     config::{self, Collect, Selection},
     model::{
         backlog::LagTrust,
-        error::{Error, Kind},
+        error::{Cause, Error, Kind},
         snapshot::{Name, Snapshot},
     },
 };
@@ -139,7 +139,8 @@ impl Collector {
             Ok(Err(Stop::Lost(error))) => progress.partial(error.clone()).ok_or(error),
             Err(_) => {
                 let message = format!("no complete reply from {} within {limit:?}", self.endpoint);
-                let error = Error::new(Kind::Timeout, message);
+                let unanswered = progress.lock().in_handshake.then_some(Cause::HandshakeUnanswered);
+                let error = Error::new(Kind::Timeout, message).because(unanswered);
                 progress.partial(error.clone()).ok_or(error)
             }
         }
@@ -158,7 +159,7 @@ impl Collector {
                 (connection, false)
             } else {
                 connects += 1;
-                (connect::connect(&self.endpoint).await.map_err(Stop::Lost)?, true)
+                (connect::connect(&self.endpoint, progress).await.map_err(Stop::Lost)?, true)
             };
             match self.steps(&connection, is_new, &mut kept, progress, wanted).await {
                 Ok(()) => {
@@ -206,7 +207,8 @@ impl Collector {
         discovery.forget(&Self::gone(progress));
         progress.lock().patterns = discovery.matches();
         Groups { options: &self.options, sizes, turns, scripts }.collect(connection, progress, wanted).await?;
-        let known = progress.lock();
+        let mut known = progress.lock();
+        known.scripts_refused = scripts.refusal().cloned();
         sizes.keep(|key| known.streams.contains_key(key));
         Ok(())
     }

@@ -10,10 +10,10 @@ use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::{connection::Connection, endpoint::Endpoint, tls, wire::Wire};
+use super::{connection::Connection, endpoint::Endpoint, progress::Progress, tls, wire::Wire};
 use crate::{
     config::Topology,
-    model::error::{Error, Kind},
+    model::error::{Cause, Error, Kind},
 };
 
 /// How long sent bytes may stay unacknowledged by the other machine: a connection whose other end vanished is noticed
@@ -30,27 +30,27 @@ const CLUSTER_RETRY_WAIT: (u64, u64) = (20, 200);
 const NO_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Connects and logs in.
-pub(super) async fn connect(endpoint: &Endpoint) -> Result<Connection, Error> {
+pub(super) async fn connect(endpoint: &Endpoint, progress: &Progress) -> Result<Connection, Error> {
     let connection = match &endpoint.topology {
-        Topology::Single => to_single(endpoint).await,
-        Topology::Sentinel(master) => to_master(endpoint, master).await,
+        Topology::Single => to_single(endpoint, progress).await,
+        Topology::Sentinel(master) => to_master(endpoint, master, progress).await,
         Topology::Cluster => to_cluster(endpoint).await,
     };
     connection.map_err(|error| error.context(format_args!("cannot connect to {endpoint}")))
 }
 
-async fn to_single(endpoint: &Endpoint) -> Result<Connection, Error> {
+async fn to_single(endpoint: &Endpoint, progress: &Progress) -> Result<Connection, Error> {
     let address = endpoint.addresses.first().ok_or_else(|| Error::new(Kind::Connect, "no address"))?;
-    let wire = open(endpoint, address, &endpoint.current_login()?).await?;
+    let wire = open(endpoint, address, &endpoint.current_login()?, progress).await?;
     Ok(Connection::to_one(wire, endpoint.to_string()))
 }
 
 /// Asks the Sentinels in turn where the master is, and connects to it if it says itself that it is one.
-async fn to_master(endpoint: &Endpoint, master: &str) -> Result<Connection, Error> {
+async fn to_master(endpoint: &Endpoint, master: &str, progress: &Progress) -> Result<Connection, Error> {
     let mut last = Error::new(Kind::Connect, "no Sentinel");
     for sentinel in &endpoint.addresses {
-        let found = match master_address(endpoint, sentinel, master).await {
-            Ok(address) => to_server_that_is_master(endpoint, &address).await,
+        let found = match master_address(endpoint, sentinel, master, progress).await {
+            Ok(address) => to_server_that_is_master(endpoint, &address, progress).await,
             Err(error) => Err(error),
         };
         match found {
@@ -61,8 +61,12 @@ async fn to_master(endpoint: &Endpoint, master: &str) -> Result<Connection, Erro
     Err(last)
 }
 
-async fn to_server_that_is_master(endpoint: &Endpoint, address: &ConnectionAddr) -> Result<Connection, Error> {
-    let wire = open(endpoint, address, &endpoint.current_login()?).await?;
+async fn to_server_that_is_master(
+    endpoint: &Endpoint,
+    address: &ConnectionAddr,
+    progress: &Progress,
+) -> Result<Connection, Error> {
+    let wire = open(endpoint, address, &endpoint.current_login()?, progress).await?;
     let role = answered(wire.send_plain(redis::cmd("ROLE")).await?)?;
     let role = role.into_sequence().ok().and_then(|role| role.into_iter().next());
     match role.map(String::from_redis_value) {
@@ -72,8 +76,13 @@ async fn to_server_that_is_master(endpoint: &Endpoint, address: &ConnectionAddr)
 }
 
 /// Where this Sentinel says that the master is.
-async fn master_address(endpoint: &Endpoint, sentinel: &ConnectionAddr, master: &str) -> Result<ConnectionAddr, Error> {
-    let wire = open(endpoint, sentinel, &endpoint.sentinel_login).await?;
+async fn master_address(
+    endpoint: &Endpoint,
+    sentinel: &ConnectionAddr,
+    master: &str,
+    progress: &Progress,
+) -> Result<ConnectionAddr, Error> {
+    let wire = open(endpoint, sentinel, &endpoint.sentinel_login, progress).await?;
     let mut command = redis::cmd("SENTINEL");
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
     let found = answered(wire.send_plain(command).await?)?;
@@ -119,7 +128,12 @@ fn tcp_settings() -> TcpSettings {
 }
 
 /// Connects to one server and logs in.
-async fn open(endpoint: &Endpoint, address: &ConnectionAddr, login: &RedisConnectionInfo) -> Result<Wire, Error> {
+async fn open(
+    endpoint: &Endpoint,
+    address: &ConnectionAddr,
+    login: &RedisConnectionInfo,
+    progress: &Progress,
+) -> Result<Wire, Error> {
     let wire = match address {
         ConnectionAddr::Unix(path) => Wire::new(UnixStream::connect(path).await.map_err(|error| refused(&error))?),
         ConnectionAddr::Tcp(host, port) => Wire::new(tcp(host, *port).await?),
@@ -128,7 +142,10 @@ async fn open(endpoint: &Endpoint, address: &ConnectionAddr, login: &RedisConnec
             let name = ServerName::try_from(host.clone())
                 .map_err(|_| Error::new(Kind::Connect, format!("'{host}' is no name that a certificate can have")))?;
             let connector = TlsConnector::from(Arc::new(config));
-            let stream = connector.connect(name, tcp(host, *port).await?).await;
+            let tcp = tcp(host, *port).await?;
+            progress.lock().in_handshake = true;
+            let stream = connector.connect(name, tcp).await;
+            progress.lock().in_handshake = false;
             Wire::new(stream.map_err(|error| handshake_failed(&error))?)
         }
         _ => return Err(Error::new(Kind::Connect, "an address of an unknown kind")),
@@ -176,9 +193,10 @@ fn refused(error: &io::Error) -> Error {
 }
 
 fn handshake_failed(error: &io::Error) -> Error {
-    let hint = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidMessage(_)) => ": it does not speak TLS; is it a redis:// port?",
-        _ => "",
+    let no_tls = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidMessage(_)) => Some(Cause::NoTls),
+        _ => None,
     };
-    Error::new(Kind::Connect, format!("the TLS handshake failed: {error}{hint}"))
+    let hint = if no_tls.is_some() { ": it does not speak TLS; is it a redis:// port?" } else { "" };
+    Error::new(Kind::Connect, format!("the TLS handshake failed: {error}{hint}")).because(no_tls)
 }

@@ -1,9 +1,9 @@
-//! Errors of the redis crate, and those that Redis answers, as kinds.
+//! Errors of the redis crate, and those that Redis answers, as kinds and causes. The only place that reads their texts.
 
 use redis::{ErrorKind, ServerError, ServerErrorKind, Value};
 
 use super::resp::Item;
-use crate::model::error::{Error, Kind};
+use crate::model::error::{Cause, Error, Kind};
 
 impl From<redis::RedisError> for Error {
     fn from(error: redis::RedisError) -> Self {
@@ -26,8 +26,29 @@ impl From<redis::RedisError> for Error {
             },
         };
         let error_of_all = matches!(error.code(), Some("BUSY" | "MASTERDOWN"));
-        Self::new(kind, error.to_string()).about_the_server_if(error_of_all)
+        Self::new(kind, error.to_string()).about_the_server_if(error_of_all).because(cause(&error))
     }
+}
+
+fn cause(error: &redis::RedisError) -> Option<Cause> {
+    match error.code() {
+        Some("NOAUTH") => Some(Cause::LoginMissing),
+        Some("WRONGPASS") => Some(Cause::LoginWrong),
+        Some("NOPERM") => forbidden(error.detail().unwrap_or_default()),
+        _ => None,
+    }
+}
+
+/// What a refusal is about. Redis says `... no permissions to run the 'xinfo|stream' command`, or `... to access a key`,
+/// which 6.2 calls `one of the keys used as arguments`.
+fn forbidden(detail: &str) -> Option<Cause> {
+    if detail.contains("access a key") || detail.contains("access one of the keys") {
+        return Some(Cause::KeyForbidden);
+    }
+    let (_, rest) = detail.split_once("run the '")?;
+    let (command, _) = rest.split_once('\'')?;
+    let is_command = |char: char| char.is_ascii_alphanumeric() || matches!(char, '|' | '_' | '-' | '.');
+    (!command.is_empty() && command.chars().all(is_command)).then(|| Cause::CommandForbidden(command.to_lowercase()))
 }
 
 impl From<redis::ServerError> for Error {
@@ -48,4 +69,37 @@ pub(super) fn unreachable(error: &Error) -> Value {
 /// Did a server answer this?
 pub(super) fn is_reply(item: &Item<'_>) -> bool {
     !matches!(item, Item::Error(error) if error.code() == UNREACHABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause_of(code: &str, detail: &str) -> Option<Cause> {
+        let error: Error = redis::make_extension_error(code.to_owned(), Some(detail.to_owned())).into();
+        error.cause().cloned()
+    }
+
+    #[test]
+    fn a_refusal_names_the_command_or_the_key() {
+        let command = |name: &str| Some(Cause::CommandForbidden(name.to_owned()));
+        for (detail, cause) in [
+            ("User exporter has no permissions to run the 'xinfo|stream' command", command("xinfo|stream")),
+            ("this user has no permissions to run the 'xinfo' command or its subcommand", command("xinfo")),
+            ("this user has no permissions to run the 'EVAL_RO' command", command("eval_ro")),
+            ("No permissions to access a key", Some(Cause::KeyForbidden)),
+            ("this user has no permissions to access one of the keys used as arguments", Some(Cause::KeyForbidden)),
+            ("User a has no permissions to run the '; rm -rf ~' command", None),
+            ("of another wording", None),
+        ] {
+            assert_eq!(cause_of("NOPERM", detail), cause, "{detail}");
+        }
+    }
+
+    #[test]
+    fn a_login_that_is_missing_is_told_from_one_that_is_wrong() {
+        assert_eq!(cause_of("NOAUTH", "Authentication required."), Some(Cause::LoginMissing));
+        assert_eq!(cause_of("WRONGPASS", "invalid username-password pair"), Some(Cause::LoginWrong));
+        assert_eq!(cause_of("ERR", "something else"), None);
+    }
 }

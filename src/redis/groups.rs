@@ -59,7 +59,8 @@ pub(super) struct Turns {
 /// May scripts be run, as far as is known?
 #[derive(Debug, Default)]
 pub(super) struct Scripts {
-    refused: Option<Instant>,
+    /// When, and with which error.
+    refused: Option<(Instant, Error)>,
 }
 
 impl Scripts {
@@ -73,7 +74,12 @@ impl Scripts {
     }
 
     fn allowed(&self) -> bool {
-        self.refused.is_none_or(|refused| refused.elapsed() > Self::REMEMBERED)
+        self.refusal().is_none()
+    }
+
+    /// The refusal that is remembered.
+    pub(super) fn refusal(&self) -> Option<&Error> {
+        self.refused.as_ref().filter(|(when, _)| when.elapsed() <= Self::REMEMBERED).map(|(_, error)| error)
     }
 }
 
@@ -292,7 +298,7 @@ impl Groups<'_> {
                     {
                         if Scripts::are_refused(&error) {
                             // That is no failure: only the numbers that need a script stay unknown.
-                            self.scripts.refused = Some(Instant::now());
+                            self.scripts.refused = Some((Instant::now(), error.context("the script that counts")));
                         } else {
                             found.failures.push(error.context("reading the stream by script"));
                         }

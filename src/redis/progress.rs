@@ -46,6 +46,10 @@ impl Progress {
 pub(super) struct Known {
     /// Redis answered at least one command.
     pub(super) answered: bool,
+    /// A TLS handshake has begun and not ended.
+    pub(super) in_handshake: bool,
+    /// Why the script that counts may not be run.
+    pub(super) scripts_refused: Option<Error>,
     pub(super) clock: Option<Clock>,
     pub(super) server: Option<Server>,
     pub(super) trust: LagTrust,
@@ -126,6 +130,7 @@ impl Known {
             server: self.server,
             streams: streams.collect(),
             patterns: self.patterns,
+            scripts_refused: self.scripts_refused,
             failures: self.failures,
         }
     }

@@ -18,7 +18,7 @@ use super::{
     commands::Command,
     resp::{Item, Replies, Scanner},
 };
-use crate::model::error::{Error, Kind};
+use crate::model::error::{Cause, Error, Kind};
 
 /// Bytes that one read may bring, about.
 const READ: usize = 64 << 10;
@@ -177,11 +177,13 @@ fn closed(waiting: &VecDeque<Waiting>) -> Error {
             Kind::Connect,
             format!("Redis closed the connection: {} {}", error.code(), error.details().unwrap_or_default()),
         ),
-        _ => Error::new(Kind::Connect, "Redis closed the connection"),
+        _ => Error::new(Kind::Connect, "Redis closed the connection").because(Cause::ConnectionBroke),
     }
 }
 
 fn broken(error: &io::Error) -> Error {
-    let kind = if error.kind() == io::ErrorKind::TimedOut { Kind::Timeout } else { Kind::Connect };
-    Error::new(kind, error.to_string())
+    match error.kind() {
+        io::ErrorKind::TimedOut => Error::new(Kind::Timeout, error.to_string()),
+        _ => Error::new(Kind::Connect, error.to_string()).because(Cause::ConnectionBroke),
+    }
 }

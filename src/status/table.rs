@@ -40,17 +40,16 @@ const NUMBERS: [(&str, u8); 8] = [
 /// Writes the report.
 #[must_use]
 pub fn render(report: &Report, style: Style) -> String {
-    let mut out = heading(report, style);
+    let mut parts = vec![heading(report, style)];
     let rows = report.rows();
     if !rows.is_empty() {
-        out.push_str(&table(&rows, style));
-        out.push('\n');
+        parts.push(table(&rows, style));
     }
-    match report.findings.len() {
-        0 if report.redis.up => out.push_str("Nothing needs attention.\n"),
-        _ => report.findings.iter().for_each(|finding| out.push_str(&finding_text(finding, style))),
+    parts.extend(report.findings.iter().map(|finding| finding_text(finding, style)));
+    if report.findings.is_empty() && report.redis.up {
+        parts.push("Nothing needs attention.\n".into());
     }
-    out
+    parts.join("\n")
 }
 
 fn heading(report: &Report, style: Style) -> String {
@@ -86,7 +85,6 @@ fn heading(report: &Report, style: Style) -> String {
     watched.push(format!("{} streams watched", text::count(report.streams.len() as u64)));
     watched.push(format!("collected in {}", text::duration(report.collection_seconds)));
     out.push_str(&paragraph(&format!("{}.", watched.join(", ")), 0, style));
-    out.push('\n');
     out
 }
 
@@ -222,7 +220,7 @@ fn finding_text(finding: &FindingReport, style: Style) -> String {
     if let Some(column) = title.column_mut(1) {
         column.set_padding((0, 0));
     }
-    let mut out = format!("\n{}", trimmed(&title));
+    let mut out = trimmed(&title);
     out.push_str(&paragraph(&format!("{} {}", finding.sentence, finding.meaning), 2, style));
     for command in &finding.commands {
         out.push_str(&paragraph(&format!("# {}", command.purpose), 2, style));

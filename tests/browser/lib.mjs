@@ -7,7 +7,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { chromium } from "playwright-core";
 
-const root = path.resolve(import.meta.dirname, "../..");
+/** The repository. */
+export const root = path.resolve(import.meta.dirname, "../..");
 const exporter = process.env.EXPORTER ?? path.join(root, "target/debug/prompt-redis-exporter");
 
 /** Waits for a condition; fails with the sentence if it does not come true within ten seconds. */

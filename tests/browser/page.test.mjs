@@ -110,6 +110,22 @@ for (const colorScheme of ["light", "dark"]) {
   }
 }
 
+test("large numbers stay in one line, and do not push the table out of a small desktop's window", async (t) => {
+  const { page } = await open(t, { viewport: { width: 961, height: 700 } });
+  const [lines, content, window] = await page.evaluate(() => {
+    const cells = [...document.querySelector("tbody tr").querySelectorAll("td")].slice(1, -2);
+    for (const cell of cells) cell.textContent = "172,924";
+    const rows = (cell) => {
+      const range = document.createRange();
+      range.selectNodeContents(cell);
+      return range.getClientRects().length;
+    };
+    return [cells.map(rows), document.documentElement.scrollWidth, innerWidth];
+  });
+  assert.deepEqual(lines, Array(7).fill(1));
+  assert.ok(content <= window, `${content} > ${window}`);
+});
+
 test("a refresh keeps the reader's place and draws the trend", async (t) => {
   const { page, errors } = await open(t, { viewport: { width: 900, height: 300 } });
   await page.getByLabel("Filter by name").fill("instrument");

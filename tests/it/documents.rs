@@ -46,7 +46,8 @@ fn the_page_in_the_readme_is_a_real_one() {
     read(100);
     let page = Exporter::start(&server, &[]).scrape();
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let shown = readme.split("```\n").nth(1).unwrap();
+    let (_, shown) = readme.split_once("<!-- page -->\n```\n").unwrap();
+    let (shown, _) = shown.split_once("```\n<!-- /page -->").unwrap();
     assert!(shown.lines().count() > 5, "{shown}");
     for line in shown.lines() {
         assert!(page.0.lines().any(|real| real == line), "{line} is not on the page:\n{}", page.0);
@@ -60,17 +61,30 @@ fn cell(text: &str) -> String {
 
 #[test]
 fn the_readme_has_every_option() {
+    check("README.md", "options", &options(&Cli::command()));
+    let status = Cli::command();
+    let status = status.find_subcommand("status").unwrap();
+    check("README.md", "status options", &options(status));
+}
+
+/// A table of the command's own options.
+fn options(command: &clap::Command) -> String {
     let mut table = String::from("| option | default | meaning |\n|---|---|---|\n");
-    for arg in Cli::command().get_arguments() {
+    for arg in command.get_arguments() {
         let Some(option) = arg.get_long() else { continue };
         let value = arg.get_value_names().filter(|_| arg.get_action().takes_values() && !arg.is_flag());
-        let value = value.map_or(String::new(), |names| format!(" {}", names.join(" ")));
+        let value = value.map_or(String::new(), |names| names.join(" "));
+        let value = match arg.get_num_args().map(|range| range.min_values()) {
+            _ if value.is_empty() => value,
+            Some(0) => format!(" [{value}]"),
+            _ => format!(" {value}"),
+        };
         let default = arg.get_default_values().first().map(|value| format!("`{}`", value.to_string_lossy()));
         let default = default.unwrap_or_default();
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         writeln!(table, "| `--{option}{value}` | {default} | {} |", cell(&help)).unwrap();
     }
-    check("README.md", "options", &table);
+    table
 }
 
 /// Clap has no word for an option that takes no value but acts like one that does.

@@ -133,6 +133,7 @@ fn night() -> Snapshot {
             ("slow".into(), StreamState::NotCollected),
         ]),
         patterns: BTreeMap::from([("instrument:*".into(), 2), ("typo:*".into(), 0)]),
+        scripts_refused: None,
         failures: vec![],
     }
 }

@@ -9,6 +9,7 @@ mod backlog;
 mod cli;
 mod client;
 mod cost;
+mod demo;
 mod documents;
 mod failure;
 mod golden;

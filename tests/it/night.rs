@@ -11,7 +11,7 @@ const STREAM: &str = "instrument:lsstcam";
 const GROUP: &str = "lsstcam_consumer_group";
 
 /// The program that plays the night, which cargo builds beside the tests.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let program = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples/observing_night");
     assert!(program.exists(), "{} is missing: cargo build --examples", program.display());

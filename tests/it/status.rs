@@ -105,19 +105,26 @@ fn options_work_before_and_behind_the_subcommand() {
     assert!(text(&output).starts_with('{'));
 }
 
-fn schema() -> jsonschema::Validator {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/status.schema.json");
-    jsonschema::validator_for(&serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()).unwrap()
+/// Whether the schema allows this report, and what it says of it.
+fn validate(report: &Value) -> (bool, String) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), report.to_string()).unwrap();
+    let program = root.join(".tools/venv/bin/check-jsonschema");
+    let mut command = Command::new(&program);
+    command.arg("--schemafile").arg(root.join("docs/status.schema.json")).arg(file.path());
+    let output = command.output().unwrap_or_else(|error| {
+        panic!("{}: {error}: install it with scripts/install-tools.sh test", program.display())
+    });
+    (output.status.success(), text(&output) + &String::from_utf8_lossy(&output.stderr))
 }
 
 #[test]
 fn json_is_as_the_schema_says() {
-    let schema = schema();
     let check = |output: &Output| -> Value {
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let wrong: Vec<_> =
-            schema.iter_errors(&report).map(|error| format!("{}: {error}", error.instance_path())).collect();
-        assert_eq!(wrong, Vec::<String>::new(), "{report:#}");
+        let (is_valid, said) = validate(&report);
+        assert!(is_valid, "{said}\n{report:#}");
         report
     };
     let mut server = three_groups();
@@ -143,7 +150,8 @@ fn json_is_as_the_schema_says() {
     assert_eq!(report["streams"].as_array().unwrap().len(), 0, "nothing stale");
     let mut broken = report.clone();
     broken["redis"]["up"] = Value::from("no");
-    assert!(!schema.is_valid(&broken), "the schema can tell a wrong report");
+    let (is_valid, said) = validate(&broken);
+    assert!(!is_valid && said.contains("$.redis.up"), "the schema can tell a wrong report: {said}");
 }
 
 #[test]
@@ -162,13 +170,34 @@ fn the_schema_knows_every_code() {
     assert!(codes > 8, "the codes are found: {codes}");
 }
 
-#[test]
-fn tls_to_a_plain_port_is_said() {
-    let server = Server::redis7();
-    let url = server.url().replace("redis://", "rediss://");
-    let output = Command::new(BINARY).args(["status", "--redis.timeout=300ms", "--redis.url", &url]).output().unwrap();
+/// What is said of a server at this URL, in one line.
+fn said_of(url: &str) -> String {
+    let output = Command::new(BINARY).args(["status", "--redis.timeout=500ms", "--redis.url", url]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).replace("\n ", "").contains("say redis:// instead of rediss://"), "{}", text(&output));
+    text(&output).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn tls_to_a_plain_port_is_said_and_a_slow_redis_is_not_taken_for_one() {
+    let server = Server::redis7();
+    let said = said_of(&server.url().replace("redis://", "rediss://"));
+    assert!(said.contains("then say redis:// instead of rediss://"), "{said}");
+    // An HTTP server replies at once, with something that is no TLS.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            // What is not read would reset the connection when it is closed.
+            let _ = client.read(&mut [0; 16 << 10]);
+            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let said = said_of(&format!("rediss://127.0.0.1:{port}"));
+    assert!(said.contains("This port speaks no TLS: say redis:// instead of rediss://"), "{said}");
+    server.signal("-STOP");
+    let said = said_of(&server.url());
+    assert!(said.contains("in time") && !said.contains("rediss://"), "{said}");
+    server.signal("-CONT");
 }
 
 #[test]
@@ -193,17 +222,34 @@ fn hostile_names_are_shown_harmless() {
 
 #[test]
 fn a_missing_right_comes_with_the_line_that_gives_it() {
-    let server = Server::redis7();
-    server.run("XGROUP CREATE instrument:s g $ MKSTREAM");
-    let rights: Vec<_> = crate::acl::rights().into_iter().filter(|right| *right != "+xinfo|groups").collect();
-    server.run_args(&rights.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
-    let url = format!("redis://exporter:PASSWORD@127.0.0.1:{}", server.port);
-    let run = || Command::new(BINARY).args(["status", "--redis.url", &url]).output().unwrap();
-    let shown = text(&run());
-    let line = shown.lines().find(|line| line.contains("ACL SETUSER")).unwrap_or_else(|| panic!("{shown}"));
-    assert!(line.ends_with("ACL SETUSER exporter '+xinfo|groups'") && !shown.contains("PASSWORD"), "{shown}");
-    assert!(Command::new("sh").args(["-c", line]).status().unwrap().success());
-    assert!(text(&run()).contains("every right that was needed"));
+    for (flavor, right, line) in [
+        (Flavor::Redis7, "+xinfo|groups", "ACL SETUSER exporter '+xinfo|groups'"),
+        (Flavor::Redis7, "+info", "ACL SETUSER exporter +info"),
+        (Flavor::Redis7, "+eval_ro", "ACL SETUSER exporter +eval_ro"),
+        (Flavor::Redis7, "%R~instrument:*", "ACL SETUSER exporter '%R~instrument:s'"),
+        (Flavor::Redis8, "+xpending", "ACL SETUSER exporter +xpending"),
+        (Flavor::Redis8, "+eval_ro", "ACL SETUSER exporter +eval_ro"),
+        (Flavor::Valkey9, "+xinfo|stream", "ACL SETUSER exporter '+xinfo|stream'"),
+        (Flavor::Valkey9, "+eval_ro", "ACL SETUSER exporter +eval_ro"),
+    ] {
+        let server = Server::start(flavor);
+        server.run("XGROUP CREATE instrument:s g $ MKSTREAM");
+        server.add("instrument:s", 1..=5);
+        server.read("instrument:s", "g", "w", 2);
+        // Only a count tells what waits then, also where the lag is exact.
+        server.run("XDEL instrument:s 4-0");
+        let rights: Vec<_> = crate::acl::rights().into_iter().filter(|given| *given != right).collect();
+        server.run_args(&rights.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
+        let url = format!("redis://exporter:PASSWORD@127.0.0.1:{}", server.port);
+        let run =
+            || Command::new(BINARY).args(["status", "--stream=instrument:s", "--redis.url", &url]).output().unwrap();
+        let shown = text(&run());
+        let given: Vec<_> = shown.lines().filter(|line| line.contains("ACL SETUSER")).collect();
+        assert!(given.len() == 1 && given[0].ends_with(line), "{flavor:?} without {right}:\n{shown}");
+        assert!(!shown.contains("PASSWORD") && shown.contains("fewer rights than needed"), "{shown}");
+        assert!(Command::new("sh").args(["-c", given[0]]).output().unwrap().status.success());
+        assert!(text(&run()).contains("every right that was needed"), "{flavor:?} without {right}");
+    }
 }
 
 #[test]
@@ -346,15 +392,16 @@ fn watch_redraws_follows_the_size_and_leaves_the_terminal_clean() {
 #[test]
 fn status_beside_a_local_redis_answers_within_50_ms() {
     let server = three_groups();
-    let fastest = (0..20)
-        .map(|_| {
-            let began = std::time::Instant::now();
-            status(&server, &THREE_GROUPS);
-            began.elapsed()
-        })
-        .min()
-        .unwrap();
-    assert!(fastest < std::time::Duration::from_millis(50), "{fastest:?}");
+    let run = |_| {
+        let began = std::time::Instant::now();
+        status(&server, &THREE_GROUPS);
+        began.elapsed()
+    };
+    let mut times: Vec<_> = (0..20).map(run).collect();
+    times.sort();
+    println!("status: fastest {:?}, median {:?} of {}", times[0], times[10], times.len());
+    // The fastest: the others may have waited for a processor.
+    assert!(times[0] < std::time::Duration::from_millis(50), "{times:?}");
 }
 
 /// The limits of the findings are those of the alerts.

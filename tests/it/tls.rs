@@ -1,6 +1,6 @@
 //! TLS to Redis: a private authority, a client certificate, and the checks that refuse.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
@@ -123,4 +123,16 @@ fn a_client_certificate_is_shown() {
     let page = server.exporter(&[ca]).scrape();
     assert!(!page.up());
     assert_eq!(page.errors("connect"), 1.0, "{page:?}");
+}
+
+#[test]
+fn a_connection_without_tls_to_a_tls_port_is_said() {
+    let server = TlsServer::start("localhost", true, false);
+    let output = Command::new(env!("CARGO_BIN_EXE_prompt-redis-exporter"))
+        .args(["status", &format!("--redis.url=redis://localhost:{}", server.port)])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("then say rediss:// instead of redis://"), "{said}");
 }

@@ -590,6 +590,29 @@ fn headers_are_set_on_every_response() {
 }
 
 #[test]
+fn headers_of_the_file_replace_the_pages_own_and_are_sent_once() {
+    let server = Server::redis7();
+    let own = |exporter: &Exporter| exporter.get("/", &[]).header("content-security-policy").to_owned();
+    let strict = own(&Exporter::start(&server, &[]));
+    assert!(strict.starts_with("default-src 'none'"), "{strict}");
+    let policy = "default-src 'self'; frame-ancestors https://grafana.example";
+    let files = Files::new(&format!("http_server_config:\n  headers:\n    Content-Security-Policy: \"{policy}\"\n"));
+    let exporter = Exporter::start(&server, &[&files.option()]);
+    let response = exporter.get("/", &[]);
+    assert_eq!(response.header("content-security-policy"), policy);
+    assert_eq!(response.header("referrer-policy"), "no-referrer", "what the file does not name stays");
+    let mut connection = TcpStream::connect(&exporter.address).unwrap();
+    connection.write_all(b"GET / HTTP/1.1\r\nHost: exporter\r\nConnection: close\r\n\r\n").unwrap();
+    let mut raw = Vec::new();
+    connection.read_to_end(&mut raw).unwrap();
+    let raw = String::from_utf8_lossy(&raw).to_ascii_lowercase();
+    assert_eq!(raw.matches("content-security-policy:").count(), 1, "browsers would take two together");
+    // A policy that the file no longer has makes room for the page's own again.
+    files.write("web.yml", "http_server_config:\n  headers:\n    X-Frame-Options: deny\n");
+    until("the page has its own policy again", || own(&exporter) == strict);
+}
+
+#[test]
 fn a_client_that_does_not_finish_its_handshake_is_disconnected_and_delays_no_exit() {
     let files = Files::new(TLS);
     let mut exporter = files.exporter();

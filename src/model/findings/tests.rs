@@ -269,15 +269,29 @@ fn a_redis_that_cannot_be_asked_is_the_only_finding() {
 }
 
 #[test]
+fn a_login_that_is_missing_is_told_from_one_that_is_wrong() {
+    let of = |cause| {
+        let error = Error::new(Kind::Auth, "refused").because(cause);
+        findings(&Err(error), &access()).remove(0)
+    };
+    let missing = of(Cause::LoginMissing);
+    assert!(missing.meaning.contains("--redis.password-file") && missing.commands.is_empty(), "{missing:?}");
+    let wrong = of(Cause::LoginWrong);
+    assert_eq!(wrong.commands[0].line, "redis-cli -h redis ACL GETUSER exporter");
+    assert!(wrong.sentence.contains("user exporter"), "{wrong:?}");
+}
+
+#[test]
 fn tls_to_a_plain_port_and_the_other_way_round_are_said() {
-    for (tls, kind, message, hint) in [
-        (true, Kind::Timeout, "no complete reply", "redis:// instead of rediss://"),
-        (true, Kind::Connect, "the TLS handshake failed: received corrupt message", "redis:// instead of rediss://"),
-        (false, Kind::Connect, "lost the connection to redis", "rediss:// instead of redis://"),
-        (false, Kind::Timeout, "no complete reply", ""),
-        (false, Kind::Connect, "Connection refused", ""),
+    for (tls, kind, cause, hint) in [
+        (true, Kind::Timeout, Some(Cause::HandshakeUnanswered), "redis:// instead of rediss://"),
+        (true, Kind::Connect, Some(Cause::NoTls), "redis:// instead of rediss://"),
+        (false, Kind::Connect, Some(Cause::ConnectionBroke), "rediss:// instead of redis://"),
+        (true, Kind::Connect, Some(Cause::ConnectionBroke), ""),
+        (true, Kind::Timeout, None, ""),
+        (false, Kind::Connect, None, ""),
     ] {
-        let outcome = Err(Error::new(kind, message));
+        let outcome = Err(Error::new(kind, "the message does not matter").because(cause));
         let said = &findings(&outcome, &Access { tls, ..access() })[0].meaning;
         assert!(said.ends_with(&if hint.is_empty() { "too.".into() } else { format!("say {hint}.") }), "{said}");
     }
@@ -285,26 +299,45 @@ fn tls_to_a_plain_port_and_the_other_way_round_are_said() {
 
 #[test]
 fn a_missing_right_comes_with_the_line_that_gives_it() {
-    let refused = |said: &str| Error::new(Kind::Permission, said);
-    for (said, right) in [
-        ("INFO: NOPERM", Some("+info")),
-        ("TIME: NOPERM", Some("+time")),
-        ("SCAN MATCH instrument:*: NOPERM", Some("+scan")),
-        ("something new: NOPERM", None),
+    let refused = |cause: Option<Cause>| Error::new(Kind::Permission, "the message does not matter").because(cause);
+    let command = |name: &str| Some(Cause::CommandForbidden(name.into()));
+    let in_general = |error: Error| Snapshot { failures: vec![error], ..Snapshot::default() };
+    let in_scripts = |error: Error| Snapshot { scripts_refused: Some(error), ..Snapshot::default() };
+    let of_stream = |error| snapshot_of("a b", StreamState::Failed { error, exists: None, groups: vec![] });
+    for (snapshot, right) in [
+        (in_general(refused(command("info"))), Some("+info")),
+        (in_general(refused(command("xinfo|groups"))), Some("'+xinfo|groups'")),
+        (in_general(refused(None)), None),
+        (in_general(refused(Some(Cause::KeyForbidden))), None),
+        (in_scripts(refused(command("eval_ro"))), Some("+eval_ro")),
+        (of_stream(refused(command("xinfo|stream"))), Some("'+xinfo|stream'")),
+        (of_stream(refused(Some(Cause::KeyForbidden))), Some("'%R~a b'")),
     ] {
-        let findings = of(Snapshot { failures: vec![refused(said)], ..Snapshot::default() });
-        let lines: Vec<_> = findings[0].commands.iter().map(|command| command.line.as_str()).collect();
+        let [finding] = &of(snapshot)[..] else { panic!("{right:?}") };
+        assert_eq!((finding.severity, finding.code), (Severity::Warning, "right_missing"));
+        let lines: Vec<_> = finding.commands.iter().map(|command| command.line.as_str()).collect();
         let expected = right.map(|right| format!("redis-cli -h redis ACL SETUSER exporter {right}"));
-        assert_eq!(lines, expected.iter().collect::<Vec<_>>(), "{said}");
+        assert_eq!(lines, expected.iter().collect::<Vec<_>>());
     }
-    for (said, right) in [
-        ("XINFO STREAM: NOPERM no permissions to run the 'xinfo|stream' command", "'+xinfo|stream'"),
-        ("XINFO STREAM: NOPERM no permissions to access one of the keys used as arguments", "'%R~a b'"),
-    ] {
-        let state = StreamState::Failed { error: refused(said), exists: None, groups: vec![] };
-        let findings = of(snapshot_of("a b", state));
-        assert_eq!(findings[0].commands[0].line, format!("redis-cli -h redis ACL SETUSER exporter {right}"));
-    }
+}
+
+#[test]
+fn a_right_that_is_missing_for_many_streams_is_said_once() {
+    let error = Error::new(Kind::Permission, "NOPERM").because(Cause::CommandForbidden("xinfo|stream".into()));
+    let failed = || StreamState::Failed { error: error.clone(), exists: None, groups: vec![] };
+    let streams = (0..9).map(|number| (format!("s{number}").as_str().into(), failed())).collect();
+    let findings = of(Snapshot { streams, failures: vec![error.clone()], ..Snapshot::default() });
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(
+        (&findings[0].about, &*findings[0].sentence),
+        (&About::Redis, "The user exporter may not run XINFO STREAM.")
+    );
+}
+
+#[test]
+fn a_server_that_has_no_scripts_is_no_finding() {
+    let error = Error::new(Kind::Other, "ERR unknown command 'EVAL_RO'");
+    assert_eq!(of(Snapshot { scripts_refused: Some(error), ..Snapshot::default() }), []);
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn table(report: &Report) -> Markup {
                 tr {
                     th scope="col" { "State" }
                     th scope="col" { "Stream and group" }
-                    th scope="col" { abbr title="Messages that wait for delivery to the group" { "Waiting" } }
+                    th scope="col" { abbr title="Messages that wait for delivery to the group; with a plus: at least so many" { "Waiting" } }
                     th scope="col" { abbr title="How long the oldest of them has waited" { "Oldest" } }
                     th scope="col" { abbr title="Delivered and not acknowledged" { "Pending" } }
                     th scope="col" { abbr title="How long ago the oldest pending entry was added" { "Oldest" } }
@@ -184,12 +184,12 @@ fn table_row(row: &Row<'_>) -> Markup {
     let group = row.group;
     let waiting = match group.map(|group| (group.undelivered, group.undelivered_at_least)) {
         Some((Some(exact), _)) => text::count(exact),
-        Some((None, Some(least))) => format!("{} or more", text::count(least)),
+        Some((None, Some(least))) => format!("{}+", text::count(least)),
         _ => UNKNOWN.into(),
     };
     let count = |number: Option<u64>| number.map_or(UNKNOWN.into(), text::count);
     let signed = |number: Option<i64>| number.map_or(UNKNOWN.into(), text::signed_count);
-    let age = |seconds: Option<f64>| seconds.map_or(UNKNOWN.into(), text::duration);
+    let age = |seconds: Option<f64>| seconds.map_or(UNKNOWN.into(), text::short_duration);
     // Of what is not there, there is no age.
     let age_of = |number: Option<u64>, seconds| if number == Some(0) { String::new() } else { age(seconds) };
     let least = group.and_then(|group| group.undelivered.or(group.undelivered_at_least));
