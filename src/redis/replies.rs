@@ -3,7 +3,7 @@
 //! An unknown field is passed over. A field that is needed and missing, or of another shape, is an error of the kind
 //! `protocol`. redis-rs's own typed replies are not used, since they refuse names that are not UTF-8 and a negative lag.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::resp::Item;
 
@@ -49,28 +49,37 @@ pub(crate) fn clock(reply: Item<'_>) -> Result<Clock, Error> {
 /// `INFO`: lines of `field:value`.
 pub(crate) fn server(reply: Item<'_>) -> Result<Server, Error> {
     let text = String::from_utf8_lossy(bytes(reply)?);
-    let fields: HashMap<&str, &str> = text.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
-    let field = |name: &str| fields.get(name).copied();
-    let text_of = |name| field(name).map(str::to_owned);
-    let number_of = |name| {
-        field(name).map(str::parse).transpose().map_err(|_| Error::protocol(format_args!("a number for {name}")))
-    };
-    Ok(Server {
-        redis_version: text_of("redis_version"),
-        valkey_version: text_of("valkey_version"),
-        mode: text_of("redis_mode").or_else(|| text_of("server_mode")),
-        role: text_of("role"),
-        maxmemory_policy: text_of("maxmemory_policy"),
-        uptime_seconds: number_of("uptime_in_seconds")?,
-        used_memory_bytes: number_of("used_memory")?,
-        max_memory_bytes: number_of("maxmemory")?,
-        connected_clients: number_of("connected_clients")?,
-        blocked_clients: number_of("blocked_clients")?,
-        evicted_keys: number_of("evicted_keys")?,
-        aof_last_write_ok: field("aof_last_write_status").map(|status| status == "ok"),
-        rdb_last_bgsave_ok: field("rdb_last_bgsave_status").map(|status| status == "ok"),
-        errors: text.lines().filter_map(error_count).collect(),
-    })
+    let mut server = Server::default();
+    let lines = text.split('\n').filter_map(|line| line.trim_end_matches('\r').split_once(':'));
+    for (field, value) in lines {
+        let text = || Some(value.to_owned());
+        let number = || value.parse().map(Some).map_err(|_| Error::protocol(format_args!("a number for {field}")));
+        match field {
+            "redis_version" => server.redis_version = text(),
+            "valkey_version" => server.valkey_version = text(),
+            // Valkey has both, where it is told to show itself as a Redis.
+            "redis_mode" => server.mode = text(),
+            "server_mode" => server.mode = server.mode.take().or_else(text),
+            "role" => server.role = text(),
+            "maxmemory_policy" => server.maxmemory_policy = text(),
+            "uptime_in_seconds" => server.uptime_seconds = number()?,
+            "used_memory" => server.used_memory_bytes = number()?,
+            "maxmemory" => server.max_memory_bytes = number()?,
+            "connected_clients" => server.connected_clients = number()?,
+            "blocked_clients" => server.blocked_clients = number()?,
+            "evicted_keys" => server.evicted_keys = number()?,
+            "aof_last_write_status" => server.aof_last_write_ok = Some(value == "ok"),
+            "rdb_last_bgsave_status" => server.rdb_last_bgsave_ok = Some(value == "ok"),
+            _ => server.errors.extend(error_count(field, value)),
+        }
+    }
+    Ok(server)
+}
+
+/// A line of `INFO errorstats`: `errorstat_OOM:count=2752`.
+fn error_count(field: &str, value: &str) -> Option<(String, u64)> {
+    let (error, count) = (field.strip_prefix("errorstat_")?, value.strip_prefix("count=")?);
+    Some((error.to_owned(), count.parse().ok()?))
 }
 
 /// `SCAN`: the cursor for the next page, 0 after the last one, and the keys of this page.
@@ -95,12 +104,6 @@ pub(crate) fn cluster_masters(reply: Item<'_>) -> Result<BTreeSet<(String, u16)>
         Ok((host, port))
     };
     list(reply)?.into_iter().map(master).collect()
-}
-
-/// A line of `INFO errorstats`: `errorstat_OOM:count=2752`.
-fn error_count(line: &str) -> Option<(String, u64)> {
-    let (error, count) = line.trim_end().strip_prefix("errorstat_")?.split_once(":count=")?;
-    Some((error.to_owned(), count.parse().ok()?))
 }
 
 /// `HELLO`: for which groups this server's lag is exact, by its name and version.

@@ -16,6 +16,10 @@ const LONGEST_LINE: usize = 64 << 10;
 const DEEPEST: usize = 8;
 /// A reply with entries that is longer is kept without their fields.
 const KEPT_WHOLE: usize = 16 << 10;
+/// A reply has about so many bytes.
+const EXPECTED_BYTES: usize = 400;
+/// Room for so many items is made at once.
+const EXPECTED_ITEMS: usize = 64;
 const INCOMPLETE: &str = "a reply is incomplete";
 /// In a reply that carries entries, lists at this depth are an entry's fields and values.
 const DEPTH_OF_FIELDS: usize = 2;
@@ -108,7 +112,15 @@ fn length(kind: u8, line: &[u8]) -> Result<Option<usize>, String> {
 }
 
 fn number(line: &[u8]) -> Option<i64> {
-    std::str::from_utf8(line).ok()?.parse().ok()
+    // Nearly all are short: they need no look at an overflow.
+    const SHORT: usize = 18;
+    let (negative, digits) = line.strip_prefix(b"-").map_or((false, line), |digits| (true, digits));
+    if digits.is_empty() || digits.len() > SHORT {
+        return std::str::from_utf8(line).ok()?.parse().ok();
+    }
+    let digit = |number: i64, byte: &u8| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'));
+    let number = digits.iter().try_fold(0, digit)?;
+    Some(if negative { -number } else { number })
 }
 
 /// A reply, or a part of one, read where it lies.
@@ -150,6 +162,11 @@ impl Replies {
     pub(super) fn push_value(&mut self, value: &Value, carries_entries: bool) {
         encode(value, &mut self.bytes);
         self.ends.push((self.bytes.len(), carries_entries));
+    }
+
+    /// Makes room for the replies to so many commands.
+    pub(super) fn for_commands(count: usize) -> Self {
+        Self { bytes: Vec::with_capacity(count * EXPECTED_BYTES), ends: Vec::with_capacity(count) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -195,8 +212,12 @@ impl<'a> Cursor<'a> {
                 None => Ok(Item::Null),
                 Some(items) if carries_entries && depth == DEPTH_OF_FIELDS => self.size(items),
                 Some(items) => {
-                    let items = (0..items).map(|_| self.item(depth + 1, carries_entries));
-                    items.collect::<Result<_, _>>().map(Item::List)
+                    // The peer may announce many and send none.
+                    let mut list = Vec::with_capacity(items.min(EXPECTED_ITEMS));
+                    for _ in 0..items {
+                        list.push(self.item(depth + 1, carries_entries)?);
+                    }
+                    Ok(Item::List(list))
                 }
             },
             b'+' => Ok(Item::Text(line)),

@@ -75,8 +75,9 @@ impl Wire {
             return Ok(Replies::default());
         }
         let (to, replies) = oneshot::channel();
+        let answered = Replies::for_commands(commands.len());
         let commands = commands.iter().map(Command::carries_entries).collect();
-        let request = Request { bytes, waiting: Waiting { commands, answered: Replies::default(), to } };
+        let request = Request { bytes, waiting: Waiting { commands, answered, to } };
         self.requests.send(request).map_err(|_| self.end())?;
         replies.await.map_err(|_| self.end())
     }
