@@ -189,7 +189,7 @@ page() {
     fi
 }
 
-# The page's group metrics, a line for each group; - stands for an absent sample.
+# The page's group metrics, a line for each group; - stands for an absent sample, and + for a lower bound.
 table() {
     awk -v after="$SECONDS" '
         /^redis_stream_group_/ {
@@ -199,6 +199,10 @@ table() {
             value[group, name] = $NF
         }
         function cell(group, name) { return (group, name) in value ? value[group, name] : "-" }
+        function waiting(group) {
+            if ((group, "messages_undelivered") in value) return value[group, "messages_undelivered"]
+            return cell(group, "messages_undelivered_at_least") ((group, "messages_undelivered_at_least") in value ? "+" : "")
+        }
         function age(seconds) { return seconds == "-" ? "-" : sprintf("%.1f s", seconds) }
         END {
             row = "%-24s%8s%8s%13s%10s%9s%7s%11s\n"
@@ -206,7 +210,7 @@ table() {
             for (i = 1; i <= count; i++) {
                 group = groups[i]
                 printf row, group, cell(group, "entries_read"), cell(group, "lag"), \
-                    cell(group, "messages_undelivered"), age(cell(group, "oldest_undelivered_age_seconds")), \
+                    waiting(group), age(cell(group, "oldest_undelivered_age_seconds")), \
                     cell(group, "messages_pending"), cell(group, "messages_lost"), cell(group, "consumers")
             }
         }'
