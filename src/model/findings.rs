@@ -249,14 +249,14 @@ fn of_snapshot(snapshot: &Snapshot, access: &Access) -> Vec<Finding> {
     let refused = snapshot.scripts_refused.iter().filter(|error| error.kind() == Kind::Permission);
     findings.extend(refused.map(|error| right_missing(error, About::Redis, access)));
     findings.extend(snapshot.patterns.iter().filter(|(_, matches)| **matches == 0).map(|(p, _)| no_match(p, access)));
-    let late = snapshot.streams.values().filter(|state| matches!(state, StreamState::NotCollected)).count();
+    let late = snapshot.streams.values().filter(|state| matches!(state, StreamState::NotCollected)).count() as u64;
     if late > 0 {
         findings.push(
             Finding::new(
                 Severity::Warning,
                 "not_collected",
                 About::Redis,
-                format!("{late} streams were not reached before the time was over."),
+                format!("{} could not be reached before the time was over.", text::counted(late, "streams")),
             )
             .means("Nothing is known of them now. A longer --redis.timeout gives them more time."),
         );
@@ -338,7 +338,7 @@ fn snapshots_fail(server: &Server, access: &Access) -> Option<Finding> {
 
 fn evicted(server: &Server, access: &Access) -> Option<Finding> {
     let evicted = server.evicted_keys.filter(|evicted| *evicted > 0)?;
-    let sentence = format!("Redis evicted {} keys for lack of memory since it started.", text::count(evicted));
+    let sentence = format!("Redis evicted {} for lack of memory since it started.", text::counted(evicted, "keys"));
     Some(
         Finding::new(Severity::Info, "keys_evicted", About::Redis, sentence)
             .means("An evicted key can be a whole stream with its groups. With the policy noeviction none is evicted.")
@@ -442,7 +442,8 @@ fn of_stream(snapshot: &Snapshot, name: &Name, stream: &Stream, access: &Access)
     let mut findings: Vec<_> = stream.failures.iter().map(|error| of_failure(error, Some(name), access)).collect();
     findings.extend(stream.missing_groups.iter().map(|group| missing_group(name, group, stream, access)));
     if stream.facts.group_count == 0 && stream.facts.length > 0 && stream.missing_groups.is_empty() {
-        let sentence = format!("The stream has {} entries and no consumer group.", text::count(stream.facts.length));
+        let sentence =
+            format!("The stream has {} and no consumer group.", text::counted(stream.facts.length, "entries"));
         findings.push(
             Finding::new(Severity::Warning, "no_groups", About::Stream(name.clone()), sentence)
                 .means("No consumer can read it as a member of a group. If it had one, the group was destroyed."),
@@ -471,7 +472,7 @@ fn missing_group(name: &Name, group: &Name, stream: &Stream, access: &Access) ->
         Severity::Critical,
         "group_missing",
         about,
-        format!("There is no such group. Its stream has {} entries.", text::count(entries)),
+        format!("There is no such group. Its stream has {}.", text::counted(entries, "entries")),
     )
     .means("Consumers fail with NOGROUP: no message is processed.");
     if entries == 0 {
@@ -514,6 +515,7 @@ impl InGroup<'_> {
         let number = match backlog.undelivered {
             Some(1) => "1 message waits".into(),
             Some(number) => format!("{} messages wait", text::count(number)),
+            None if backlog.undelivered_at_least == 1 => "At least 1 message waits".into(),
             None => format!("At least {} messages wait", text::count(backlog.undelivered_at_least)),
         };
         let meaning = match (age > thresholds::EXPIRING_SECONDS, self.group.facts.consumers) {
@@ -608,7 +610,8 @@ impl InGroup<'_> {
 
     fn lost(&self) -> Option<Finding> {
         let lost = self.group.backlog.lost.filter(|lost| *lost > 0)?;
-        let sentence = format!("At least {} messages left the stream before this group read them.", text::count(lost));
+        let sentence =
+            format!("At least {} left the stream before this group read them.", text::counted(lost, "messages"));
         Some(
             self.finding(Severity::Warning, "messages_lost", sentence)
                 .means("They were trimmed or deleted, and cannot be got back. On Redis 8.2 and later, XTRIM ... ACKED removes only what every group has read.")

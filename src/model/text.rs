@@ -95,6 +95,17 @@ pub fn count(number: u64) -> String {
     grouped
 }
 
+/// A number of things: `1 stream`, `2,000 streams`. `plural` is their name for all numbers but 1.
+#[must_use]
+pub fn counted(number: u64, plural: &str) -> String {
+    let name = match (number, plural) {
+        (1, "entries") => "entry",
+        (1, _) => plural.trim_end_matches('s'),
+        _ => plural,
+    };
+    format!("{} {name}", count(number))
+}
+
 /// As [`count`], for a number that Redis may give a sign.
 #[must_use]
 pub fn signed_count(number: i64) -> String {
@@ -120,6 +131,14 @@ pub fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_is_named_in_the_singular() {
+        let counted = |number| [counted(number, "streams"), counted(number, "entries")];
+        assert_eq!(counted(1), ["1 stream", "1 entry"]);
+        assert_eq!(counted(0), ["0 streams", "0 entries"]);
+        assert_eq!(counted(2000), ["2,000 streams", "2,000 entries"]);
+    }
 
     #[test]
     fn hostile_names_are_shown_harmless() {

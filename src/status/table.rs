@@ -82,7 +82,7 @@ fn heading(report: &Report, style: Style) -> String {
         .iter()
         .map(|pattern| format!("{} matches {}", text::visible(&pattern.pattern), text::count(pattern.streams)))
         .collect();
-    watched.push(format!("{} streams watched", text::count(report.streams.len() as u64)));
+    watched.push(format!("{} watched", text::counted(report.streams.len() as u64, "streams")));
     watched.push(format!("collected in {}", text::duration(report.collection_seconds)));
     out.push_str(&paragraph(&format!("{}.", watched.join(", ")), 0, style));
     out

@@ -130,9 +130,9 @@ fn server(report: &Report) -> Markup {
             p .server {
                 @for (index, pattern) in report.patterns.iter().enumerate() {
                     @if index > 0 { ", " }
-                    bdi { (text::visible(&pattern.pattern)) } " matches " (text::count(pattern.streams))
+                    bdi { (text::visible(&pattern.pattern)) } " matches " (text::counted(pattern.streams, "streams"))
                 }
-                " streams."
+                "."
             }
         }
     }
