@@ -70,7 +70,9 @@ pub(crate) fn server(reply: Value) -> Result<Server, Error> {
         connected_clients: number_of("connected_clients")?,
         blocked_clients: number_of("blocked_clients")?,
         evicted_keys: number_of("evicted_keys")?,
-        aof_last_write_ok: field("aof_last_write_status").map(|status| status == "ok"),
+        // The server keeps saying err after the file was switched off, and accepts writes.
+        aof_last_write_ok: field("aof_last_write_status")
+            .map(|status| status == "ok" || field("aof_enabled") == Some("0")),
         rdb_last_bgsave_ok: field("rdb_last_bgsave_status").map(|status| status == "ok"),
         errors: text.lines().filter_map(error_count).collect(),
     })
@@ -557,6 +559,15 @@ mod tests {
         assert_eq!(server.maxmemory_policy.as_deref(), Some("noeviction"));
         assert_eq!(server.errors, BTreeMap::from([("OOM".to_owned(), 2752)]));
         assert_eq!(super::server(text("used_memory:lots\r\n")).unwrap_err().kind(), Kind::Protocol);
+    }
+
+    #[test]
+    fn an_append_only_file_that_is_off_refuses_no_write() {
+        let ok = |info: &str| server(text(info)).unwrap().aof_last_write_ok;
+        assert_eq!(ok("aof_enabled:1\r\naof_last_write_status:err\r\n"), Some(false));
+        assert_eq!(ok("aof_enabled:0\r\naof_last_write_status:err\r\n"), Some(true));
+        assert_eq!(ok("aof_enabled:1\r\naof_last_write_status:ok\r\n"), Some(true));
+        assert_eq!(ok("aof_enabled:0\r\n"), None);
     }
 
     #[test]
