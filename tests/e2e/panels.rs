@@ -242,15 +242,21 @@ fn the_night_table_is_true(grafana: &Grafana<'_>, capacity: &Value, night: &str,
         ("Not acknowledged", truth.not_acked as f64, 0.0),
         ("Lost", truth.lost as f64, 0.0),
         ("Resets", truth.resets as f64, 0.0),
+        ("Workers at most", truth.workers_running as f64, 0.0),
+        ("p95 start delay", truth.start_delay_p95(), 0.01),
     ] {
         let shown = cell(column);
         println!("night {night}: {column}: put in {put_in}, shown {shown}");
         assert!((shown - put_in).abs() <= tolerance, "{column} of {night}: {shown} and not {put_in}");
     }
     // The Redis 6 beside it has rows of its own, and no numbers where it does not count.
-    for (column, expected) in
-        [("Peak backlog", Some(0.0)), ("Entries", None), ("Lost", None), ("New workers", Some(0.0))]
-    {
+    for (column, expected) in [
+        ("Peak backlog", Some(0.0)),
+        ("Entries", None),
+        ("Lost", None),
+        ("New workers", Some(0.0)),
+        ("Workers at most", None),
+    ] {
         assert_eq!(table.cell(grafana, column, night, REDIS6), expected, "{column} of {night}");
     }
 }
