@@ -61,7 +61,7 @@ fn promtools_own_tests_of_the_rules_pass() {
     let names = tests.filter_map(|file| file.file_name()?.to_str().map(str::to_owned));
     let files = names.map(|name| {
         let file = dir.path().join(&name).display().to_string();
-        std::fs::write(&file, unaligned(&format!("alerts/tests/{name}"))).unwrap();
+        std::fs::write(&file, unaligned(&format!("alerts/tests/{name}"), dir.path())).unwrap();
         file
     });
     let files: Vec<_> = files.collect();

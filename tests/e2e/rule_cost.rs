@@ -129,9 +129,9 @@ impl Costs {
         self.took.iter().map(|(group, times)| pick(times).mul_f64(self.share(group))).sum()
     }
 
-    /// Whatever else the machine does only adds, so each group's best time is the truest.
+    /// Whatever else the machine does only adds, so each rule's best time is the truest.
     fn best(&self) -> Duration {
-        self.a_cycle(|times| times[0])
+        self.by_cost().iter().map(|(time, _)| *time).sum()
     }
 }
 
