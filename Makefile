@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export RUST_BACKTRACE ?= 0
 
-.PHONY: demo test tools check unit e2e chart stress soak browser man image deny bench bench-instructions
+.PHONY: demo test tools check unit e2e chart stress soak browser boards man image deny bench bench-instructions
 
 ## A simulated night of observing on the newest Redis that is here, and the exporter's page of it. Ends on Ctrl-C or
 ## after DEMO_SECONDS.
@@ -59,6 +59,12 @@ browser:
 	scripts/install-tools.sh browser
 	$(CARGO) build --quiet
 	npm test --prefix tests/browser --silent
+
+## The boards against the types of Grafana's own schema. Needs Node.js, and fetches the types and TypeScript from npm: not
+## part of `make test`.
+boards:
+	scripts/install-tools.sh boards
+	npm test --prefix tests/boards --silent
 
 ## The man page and the shells' completions, made from the options, in target/man. A release packs them.
 man:

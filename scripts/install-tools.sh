@@ -7,6 +7,7 @@
 #                                    Prometheus 3 with its Alertmanager out of Debian unstable's packages
 #   scripts/install-tools.sh stress  redis_exporter, for comparison
 #   scripts/install-tools.sh browser a Redis server, Chromium, Node.js, and what tests/browser/package-lock.json names
+#   scripts/install-tools.sh boards  Node.js, and what tests/boards/package-lock.json names
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #   scripts/install-tools.sh bench   a Redis server, the newest redis_exporter that Debian has, valgrind, and what the poller
 #                                    and the chart of the benchmark need from PyPI
@@ -62,6 +63,17 @@ python_packages() {
 need_venv() {
     may_apt || fail "python3 cannot make virtual environments: apt-get install python3-venv"
     apt_install python3-venv
+}
+
+# npm_packages DIRECTORY: what its package-lock.json names. npm ci alone would install again each time.
+npm_packages() {
+    need node nodejs
+    need npm npm
+    if ! cmp -s "$1/package-lock.json" "$1/node_modules/installed-lock.json"; then
+        say "installing what $1/package-lock.json names"
+        npm ci --prefix "$1" --no-audit --no-fund --silent
+        cp "$1/package-lock.json" "$1/node_modules/installed-lock.json"
+    fi
 }
 
 # A server out of a Python package, under a name of its own.
@@ -166,14 +178,10 @@ stress)
 browser)
     need redis-server redis-server
     need chromium chromium
-    need node nodejs
-    need npm npm
-    # npm ci alone would install again each time.
-    if ! cmp -s tests/browser/package-lock.json tests/browser/node_modules/installed-lock.json; then
-        say "installing what tests/browser/package-lock.json names"
-        npm ci --prefix tests/browser --no-audit --no-fund --silent
-        cp tests/browser/package-lock.json tests/browser/node_modules/installed-lock.json
-    fi
+    npm_packages tests/browser
+    ;;
+boards)
+    npm_packages tests/boards
     ;;
 image)
     need buildah buildah
@@ -188,6 +196,6 @@ bench)
     redis_exporter
     ;;
 *)
-    fail "usage: scripts/install-tools.sh demo|test|stress|browser|image|bench"
+    fail "usage: scripts/install-tools.sh demo|test|stress|browser|boards|image|bench"
     ;;
 esac
