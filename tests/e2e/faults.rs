@@ -526,6 +526,8 @@ fn the_append_only_file_cannot_be_written(fixture: &mut Fixture<'_>) {
         let status = fixture.exporter().scrape().value("redis_aof_last_write_status");
         status.filter(|status| *status == 0.0)
     });
+    let said = fixture.shell.run("redis-cli PING").unwrap_err();
+    assert!(said.contains("MISCONF"), "the runbook says so: {said}");
     refused_until_mended(fixture, "MISCONF");
 }
 
