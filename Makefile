@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export RUST_BACKTRACE ?= 0
 
-.PHONY: demo test tools check unit e2e chart stress soak fuzz browser screenshots man image deny bench bench-instructions
+.PHONY: demo test tools check unit e2e chart stress soak fuzz browser screenshots boards man image deny bench bench-instructions
 
 ## A simulated night of observing on the newest Redis that is here, and the exporter's page of it. Ends on Ctrl-C or
 ## after DEMO_SECONDS.
@@ -76,6 +76,12 @@ screenshots:
 	scripts/install-tools.sh screenshots
 	$(CARGO) build --quiet --bin prompt-redis-exporter --example observing_night
 	npm run screenshots --prefix tests/browser --silent
+
+## The boards against the types of Grafana's own schema. Needs Node.js, and fetches the types and TypeScript from npm: not
+## part of `make test`.
+boards:
+	scripts/install-tools.sh boards
+	npm test --prefix tests/boards --silent
 
 ## The man page and the shells' completions, made from the options, in target/man. A release packs them.
 man:

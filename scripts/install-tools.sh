@@ -9,6 +9,7 @@
 #   scripts/install-tools.sh fuzz    cargo-fuzz, and the C++ compiler that libFuzzer needs
 #   scripts/install-tools.sh browser a Redis server, Chromium, Node.js, and what tests/browser/package-lock.json names
 #   scripts/install-tools.sh screenshots  pngquant, beside what browser installs
+#   scripts/install-tools.sh boards  Node.js, and what tests/boards/package-lock.json names
 #   scripts/install-tools.sh image   buildah, and what makes base images where no registry can be reached
 #   scripts/install-tools.sh bench   a Redis server, the newest redis_exporter that Debian has, valgrind, and what the poller
 #                                    and the chart of the benchmark need from PyPI
@@ -64,6 +65,17 @@ python_packages() {
 need_venv() {
     may_apt || fail "python3 cannot make virtual environments: apt-get install python3-venv"
     apt_install python3-venv
+}
+
+# npm_packages DIRECTORY: what its package-lock.json names. npm ci alone would install again each time.
+npm_packages() {
+    need node nodejs
+    need npm npm
+    if ! cmp -s "$1/package-lock.json" "$1/node_modules/installed-lock.json"; then
+        say "installing what $1/package-lock.json names"
+        npm ci --prefix "$1" --no-audit --no-fund --silent
+        cp "$1/package-lock.json" "$1/node_modules/installed-lock.json"
+    fi
 }
 
 # A server out of a Python package, under a name of its own.
@@ -172,14 +184,10 @@ fuzz)
 browser)
     need redis-server redis-server
     need chromium chromium
-    need node nodejs
-    need npm npm
-    # npm ci alone would install again each time.
-    if ! cmp -s tests/browser/package-lock.json tests/browser/node_modules/installed-lock.json; then
-        say "installing what tests/browser/package-lock.json names"
-        npm ci --prefix tests/browser --no-audit --no-fund --silent
-        cp tests/browser/package-lock.json tests/browser/node_modules/installed-lock.json
-    fi
+    npm_packages tests/browser
+    ;;
+boards)
+    npm_packages tests/boards
     ;;
 screenshots)
     need pngquant pngquant
@@ -197,6 +205,6 @@ bench)
     redis_exporter
     ;;
 *)
-    fail "usage: scripts/install-tools.sh demo|test|stress|fuzz|browser|screenshots|image|bench"
+    fail "usage: scripts/install-tools.sh demo|test|stress|fuzz|browser|screenshots|boards|image|bench"
     ;;
 esac

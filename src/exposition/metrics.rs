@@ -124,7 +124,7 @@ fn server_metrics<'a>() -> Vec<Metric<&'a Server>> {
         ),
         gauge(
             "redis_aof_last_write_status",
-            "1 if the append-only file could be written last time, 0 if not: then writes are refused",
+            "1 if the append-only file could be written last time or is off, 0 if not: then writes are refused",
             SERVER_ABSENT,
             |s| s.aof_last_write_ok.map(flag),
         ),

@@ -270,7 +270,7 @@ pub struct Server {
     pub blocked_clients: Option<u64>,
     /// `evicted_keys` since the server started.
     pub evicted_keys: Option<u64>,
-    /// `aof_last_write_status`: whether the append-only file could be written last time.
+    /// `aof_last_write_status`: whether the append-only file could be written last time. True where it is off.
     pub aof_last_write_ok: Option<bool>,
     /// `rdb_last_bgsave_status`: whether the last snapshot could be written.
     pub rdb_last_bgsave_ok: Option<bool>,

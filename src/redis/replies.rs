@@ -50,6 +50,7 @@ pub(crate) fn clock(reply: Item<'_>) -> Result<Clock, Error> {
 pub(crate) fn server(reply: Item<'_>) -> Result<Server, Error> {
     let text = String::from_utf8_lossy(bytes(reply)?);
     let mut server = Server::default();
+    let mut is_appending = true;
     let lines = text.split('\n').filter_map(|line| line.trim_end_matches('\r').split_once(':'));
     for (field, value) in lines {
         let text = || Some(value.to_owned());
@@ -68,11 +69,14 @@ pub(crate) fn server(reply: Item<'_>) -> Result<Server, Error> {
             "connected_clients" => server.connected_clients = number()?,
             "blocked_clients" => server.blocked_clients = number()?,
             "evicted_keys" => server.evicted_keys = number()?,
+            "aof_enabled" => is_appending = value != "0",
             "aof_last_write_status" => server.aof_last_write_ok = Some(value == "ok"),
             "rdb_last_bgsave_status" => server.rdb_last_bgsave_ok = Some(value == "ok"),
             _ => server.errors.extend(error_count(field, value)),
         }
     }
+    // The server keeps saying err after the file was switched off, and accepts writes.
+    server.aof_last_write_ok = server.aof_last_write_ok.map(|ok| ok || !is_appending);
     Ok(server)
 }
 
@@ -592,6 +596,15 @@ mod tests {
         assert_eq!(server.maxmemory_policy.as_deref(), Some("noeviction"));
         assert_eq!(server.errors, BTreeMap::from([("OOM".to_owned(), 2752)]));
         assert_eq!(read_by(super::server, text("used_memory:lots\r\n")).unwrap_err().kind(), Kind::Protocol);
+    }
+
+    #[test]
+    fn an_append_only_file_that_is_off_refuses_no_write() {
+        let ok = |info: &str| read_by(server, text(info)).unwrap().aof_last_write_ok;
+        assert_eq!(ok("aof_enabled:1\r\naof_last_write_status:err\r\n"), Some(false));
+        assert_eq!(ok("aof_enabled:0\r\naof_last_write_status:err\r\n"), Some(true));
+        assert_eq!(ok("aof_enabled:1\r\naof_last_write_status:ok\r\n"), Some(true));
+        assert_eq!(ok("aof_enabled:0\r\n"), None);
     }
 
     #[test]

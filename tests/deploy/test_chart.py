@@ -28,7 +28,12 @@ EVERYTHING = {
     },
     "web": {"config": {"secretName": "web", "tls": True}},
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "tlsConfig": {"insecureSkipVerify": True}},
-    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {
+        "enabled": True,
+        "labels": {"release": "prometheus"},
+        "grafanaUrl": "https://grafana.example.org",
+        "memoryLimitBytes": 8589934592,
+    },
     "dashboards": {"configMaps": True, "annotations": {"folder": "Prompt"}, "grafanaOperator": {"enabled": True, "folder": "Prompt"}},
     "networkPolicy": {"scrapers": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]},
     "imagePullSecrets": [{"name": "pull-secret"}],
@@ -55,6 +60,11 @@ CASES = {
         "networkPolicy": {"redisPorts": [6379]},
     },
     "Cluster": {"redis": {"urls": ["redis://c1:7000", "redis://c2:7001"], "cluster": True}},
+    "the neutral set": {
+        "monitoringSet": "redis-streams",
+        "prometheusRule": {"enabled": True, "grafanaUrl": "https://grafana.example.org"},
+        "dashboards": {"configMaps": True, "grafanaOperator": {"enabled": True}},
+    },
     "nothing optional": {"networkPolicy": {"enabled": False}, "serviceAccount": {"create": False}, "scrapeAnnotations": False, "resources": {}},
     "another name": {"fullnameOverride": "second", "serviceAccount": {"name": "mine"}},
     "a digest": {"image": {"tag": "0.1.0@sha256:" + "0" * 64}},
@@ -67,7 +77,7 @@ each_case = pytest.mark.parametrize("values", CASES.values(), ids=CASES.keys())
 
 def test_rules_and_dashboards_are_links_to_the_repositorys_files():
     wanted = {
-        f"alerts/{file.name}": file for file in (ROOT / "alerts").glob("prompt-redis.*.yaml")
+        f"alerts/{file.name}": file for file in (ROOT / "alerts").glob("*.yaml") if file.name != "alertmanager.example.yaml"
     } | {f"dashboards/{file.name}": file for file in (ROOT / "dashboards").glob("*.json")}
     found = {str(path.relative_to(CHART / "files")): path for path in (CHART / "files").rglob("*") if not path.is_dir()}
     assert found.keys() == wanted.keys()
@@ -94,18 +104,56 @@ def test_readme_is_what_helm_docs_writes():
     assert (CHART / "README.md").read_text() == chart_readme.readme(), message
 
 
-def test_rules_are_rendered_as_they_are():
-    objects = render({"prometheusRule": {"enabled": True}})
-    specs = {item["metadata"]["name"]: item["spec"] for item in objects if item["kind"] == "PrometheusRule"}
-    for part in ("alerts", "rules"):
-        written = yaml.safe_load((ROOT / "alerts" / f"prompt-redis.{part}.yaml").read_text())
-        assert specs[f"prompt-redis-exporter-{part}"] == written
+# What each set consists of: the files of rules, and those of dashboards.
+SETS = {
+    "prompt-redis": (
+        ["prompt-redis.alerts.yaml", "prompt-redis.rules.yaml"],
+        ["prompt-redis-capacity.json", "prompt-redis-observing.json"],
+    ),
+    "redis-streams": (["redis-streams.alerts.yaml"], ["redis-streams.json"]),
+}
+each_set = pytest.mark.parametrize("name", SETS)
+
+
+def rules(values: dict) -> dict:
+    """The specs of the PrometheusRules, by the last part of their names."""
+    objects = render({"prometheusRule": {"enabled": True}, **values})
+    rules = [item for item in objects if item["kind"] == "PrometheusRule"]
+    return {item["metadata"]["name"].removeprefix("prompt-redis-exporter-"): item["spec"] for item in rules}
+
+
+@each_set
+def test_rules_are_rendered_as_they_are(name):
+    specs = rules({"monitoringSet": name})
+    assert specs == {file.split(".")[1]: yaml.safe_load((ROOT / "alerts" / file).read_text()) for file in SETS[name][0]}
     # The braces are Prometheus's. If Helm had evaluated them, this would be empty.
-    assert "{{ $labels.stream }}" in json.dumps(specs["prompt-redis-exporter-alerts"])
+    assert "{{ $labels.stream }}" in json.dumps(specs["alerts"])
 
 
-def test_rendered_rules_pass_promtool(tmp_path):
-    for item in render({"prometheusRule": {"enabled": True}}):
+def test_the_default_set_is_that_of_prompt_processing():
+    assert rules({}) == rules({"monitoringSet": "prompt-redis"})
+
+
+@each_set
+@pytest.mark.parametrize("address", ["https://grafana.example.org/x", "https://grafana.example.org/x/"])
+def test_a_value_makes_the_links_to_the_dashboards_absolute(name, address):
+    specs = rules({"monitoringSet": name, "prometheusRule": {"enabled": True, "grafanaUrl": address}})
+    alerts = [rule for group in specs["alerts"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert alerts
+    for alert in alerts:
+        assert alert["annotations"]["dashboard_url"].startswith("https://grafana.example.org/x/d/"), alert["alert"]
+
+
+def test_a_value_is_the_memory_limit_of_the_alert():
+    alerts = rules({"prometheusRule": {"enabled": True, "memoryLimitBytes": 12884901888}})["alerts"]
+    (rule,) = [rule for group in alerts["groups"] for rule in group["rules"] if rule.get("alert") == "PromptRedisMemoryHigh"]
+    assert "0 * redis_memory_max_bytes + 12884901888," in rule["expr"]
+    assert "4294967296" not in rule["expr"]
+
+
+@each_set
+def test_rendered_rules_pass_promtool(tmp_path, name):
+    for item in render({"monitoringSet": name, "prometheusRule": {"enabled": True, "grafanaUrl": "https://grafana"}}):
         if item["kind"] == "PrometheusRule":
             file = tmp_path / f"{item['metadata']['name']}.yaml"
             file.write_text(yaml.safe_dump(item["spec"]))
@@ -113,14 +161,15 @@ def test_rendered_rules_pass_promtool(tmp_path):
             assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_dashboards_are_rendered_as_they_are():
-    objects = render({"dashboards": {"configMaps": True}})
+@each_set
+def test_dashboards_are_rendered_as_they_are(name):
+    objects = render({"monitoringSet": name, "dashboards": {"configMaps": True}})
     data = {}
     for item in objects:
         if item["kind"] == "ConfigMap":
             assert item["metadata"]["labels"]["grafana_dashboard"] == "1"
             data |= item["data"]
-    files = {file.name: file.read_text() for file in (ROOT / "dashboards").glob("*.json")}
+    files = {file: (ROOT / "dashboards" / file).read_text() for file in SETS[name][1]}
     assert {name: text.rstrip("\n") for name, text in data.items()} == {name: text.rstrip("\n") for name, text in files.items()}
 
 
@@ -480,6 +529,10 @@ SCHEMA_REFUSES = [
     ({"networkPolicy": {"redisPorts": ["6379"]}}, "redisPorts"),
     ({"networkPolicy": {"scrapers": [{}]}}, "scrapers/0"),
     ({"networkPolicy": {"dnsPorts": [0]}}, "dnsPorts"),
+    ({"monitoringSet": "both"}, "monitoringSet"),
+    ({"prometheusRule": {"grafanaUrl": "grafana.example.org"}}, "grafanaUrl"),
+    ({"prometheusRule": {"grafanaUrl": "https://grafana'"}}, "grafanaUrl"),
+    ({"prometheusRule": {"memoryLimitBytes": "4Gi"}}, "memoryLimitBytes"),
     ({"replicaCount": 2}, "replicaCount"),
     ({"sleepInterval": 2}, "sleepInterval"),
     ({"auth": {"enabled": False}}, "auth"),

@@ -17,23 +17,30 @@ from jsonschema import Draft7Validator
 
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
+# The sets of alerts that a variable chooses from; without it, the first.
+SETS = [{}, {"MONITORING_SET": "redis-streams"}]
 each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES.keys())
 
 
-def mounts(service: dict) -> list[tuple[pathlib.Path, pathlib.PurePosixPath]]:
+def interpolated(text: str, variables: dict[str, str]) -> str:
+    """A text as Compose fills it in: `${NAME-default}`."""
+    return re.sub(r"\$\{(\w+)-([^}]*)\}", lambda match: variables.get(match[1], match[2]), text)
+
+
+def mounts(service: dict, variables: dict[str, str] | None = None) -> list[tuple[pathlib.Path, pathlib.PurePosixPath]]:
     """What a service mounts of the repository, and where."""
     found = []
     for volume in service.get("volumes", []):
-        source, target, *mode = volume.split(":")
+        source, target, *mode = interpolated(volume, variables or {}).split(":")
         if source.startswith("."):
             assert mode == ["ro"], f"{volume}: a container must not write into the repository"
             found.append((ROOT / source, pathlib.PurePosixPath(target)))
     return found
 
 
-def tree(service: dict, folder: pathlib.Path) -> pathlib.Path:
+def tree(service: dict, folder: pathlib.Path, variables: dict[str, str] | None = None) -> pathlib.Path:
     """A folder that holds what the service would see of the repository, at the paths where it would see it."""
-    for source, target in mounts(service):
+    for source, target in mounts(service, variables):
         place = folder / target.relative_to("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(source)
@@ -74,18 +81,25 @@ def test_what_depends_on_what_exists():
 
 
 def test_every_repository_file_for_people_is_mounted():
-    mounted = {source.resolve() for service in SERVICES.values() for source, _ in mounts(service)}
+    mounted = {source.resolve() for variables in SETS for service in SERVICES.values() for source, _ in mounts(service, variables)}
     for file in [*(ROOT / "dashboards").glob("*.json"), *(ROOT / "alerts").glob("*.yaml"), *(ROOT / "deploy/compose").rglob("*.yaml")]:
-        # The alerts for everybody else stand in the place of the first set, never beside it.
-        if file.name != "redis-streams.alerts.yaml":
-            assert file in mounted, f"{file} is mounted nowhere"
+        assert file in mounted, f"{file} is mounted nowhere"
 
 
-def test_prometheus_takes_its_configuration(tmp_path):
+@pytest.mark.parametrize(
+    ("variables", "wanted"), [(SETS[0], "prompt-redis.alerts.yaml"), (SETS[1], "redis-streams.alerts.yaml")]
+)
+def test_a_variable_chooses_one_of_the_two_sets_of_alerts(variables, wanted):
+    files = [source.name for source, _ in mounts(SERVICES["prometheus"], variables) if source.name.endswith(".alerts.yaml")]
+    assert files == [wanted]
+
+
+@pytest.mark.parametrize("variables", SETS)
+def test_prometheus_takes_its_configuration(tmp_path, variables):
     service = SERVICES["prometheus"]
     (option,) = [option for option in service["command"] if option.startswith("--config.file=")]
     path = pathlib.PurePosixPath(option.removeprefix("--config.file="))
-    place = tree(service, tmp_path) / path.relative_to("/")
+    place = tree(service, tmp_path, variables) / path.relative_to("/")
     done = subprocess.run([tool("promtool", "prometheus"), "check", "config", place], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     # Both rule files, and not a pattern that matches nothing.
@@ -121,7 +135,11 @@ def test_grafana_finds_its_dashboards(tmp_path):
 
     (provider,) = yaml.safe_load((provisioning / "dashboards/prompt-redis.yaml").read_text())["providers"]
     boards = list((root / provider["options"]["path"].lstrip("/")).glob("*.json"))
-    assert {json.loads(board.read_text())["uid"] for board in boards} == {"prompt-redis-observing", "prompt-redis-capacity"}
+    assert {json.loads(board.read_text())["uid"] for board in boards} == {
+        "prompt-redis-observing",
+        "prompt-redis-capacity",
+        "redis-streams",
+    }
     home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert (root / home.lstrip("/")) in boards
 

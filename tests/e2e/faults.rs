@@ -85,6 +85,25 @@ fn redis_goes_or_its_streams_or_its_groups() {
                 play: redis_comes_back_empty_and_visits_arrive,
             },
             Fault {
+                name: "another key takes the name of the stream",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisGroupMissing"],
+                held_back: &["PromptRedisCollectionFailing"],
+                pages: 1,
+                play: another_key_takes_the_name,
+            },
+            healthy(Redis7),
+        ],
+    );
+}
+
+#[test]
+fn redis_asks_for_a_password_or_reads_its_file() {
+    play(
+        Generation::Three,
+        &[
+            Fault {
                 name: "Redis asks for a password",
                 flavor: Redis8,
                 watch: NAMED,
@@ -94,13 +113,22 @@ fn redis_goes_or_its_streams_or_its_groups() {
                 play: redis_asks_for_a_password,
             },
             Fault {
-                name: "another key takes the name of the stream",
-                flavor: Redis7,
+                name: "Redis asks for a password that clients have",
+                flavor: Redis8,
                 watch: NAMED,
-                arrive: &["PromptRedisGroupMissing"],
-                held_back: &["PromptRedisCollectionFailing"],
+                arrive: &["PromptRedisAccessRefused"],
+                held_back: &[],
                 pages: 1,
-                play: another_key_takes_the_name,
+                play: redis_asks_for_a_password_that_clients_have,
+            },
+            Fault {
+                name: "Redis is killed while it reads a large file",
+                flavor: Redis8,
+                watch: NAMED,
+                arrive: &["PromptRedisDown"],
+                held_back: &[],
+                pages: 1,
+                play: redis_is_killed_while_it_reads_a_large_file,
             },
             healthy(Redis7),
         ],
@@ -252,6 +280,24 @@ fn writes_are_refused() {
                 play: a_snapshot_cannot_be_written,
             },
             Fault {
+                name: "the append-only file cannot be written",
+                flavor: Redis8,
+                watch: NAMED,
+                arrive: &["PromptRedisWritesRefused"],
+                held_back: &[],
+                pages: 1,
+                play: the_append_only_file_cannot_be_written,
+            },
+            Fault {
+                name: "the append-only file of Redis 7 cannot be written",
+                flavor: Redis7,
+                watch: NAMED,
+                arrive: &["PromptRedisWritesRefused"],
+                held_back: &[],
+                pages: 1,
+                play: the_append_only_file_cannot_be_written,
+            },
+            Fault {
                 name: "Redis has become a replica",
                 flavor: Redis7,
                 watch: NAMED,
@@ -321,6 +367,7 @@ fn observe(fixture: &mut Fixture<'_>) {
 fn redis_is_killed_and_comes_back(fixture: &mut Fixture<'_>) {
     observe(fixture);
     fixture.server.run("SAVE");
+    fixture.loses();
     fixture.server.kill();
     let page = fixture.arrives("PromptRedisDown");
     assert!(fixture.type_printed(&page, "PING").unwrap_err().contains("Connection refused"));
@@ -332,6 +379,7 @@ fn redis_is_killed_and_comes_back(fixture: &mut Fixture<'_>) {
 
 fn redis_is_killed_and_comes_back_empty(fixture: &mut Fixture<'_>) {
     observe(fixture);
+    fixture.loses();
     fixture.server.kill();
     fixture.arrives("PromptRedisDown");
     fixture.server.spawn();
@@ -343,6 +391,7 @@ fn redis_is_killed_and_comes_back_empty(fixture: &mut Fixture<'_>) {
 
 fn the_stream_is_dropped(fixture: &mut Fixture<'_>, name: &str) {
     observe(fixture);
+    fixture.loses();
     fixture.server.run(&format!("DEL {STREAM}"));
     let page = fixture.arrives(name);
     assert_eq!(fixture.type_printed(&page, "XGROUP CREATE").unwrap().trim(), "OK");
@@ -361,6 +410,7 @@ fn known_for_ten_minutes(fixture: &Fixture<'_>) {
 fn the_group_is_destroyed(fixture: &mut Fixture<'_>, name: &str) {
     observe(fixture);
     known_for_ten_minutes(fixture);
+    fixture.loses();
     fixture.server.run(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
     let page = fixture.arrives(name);
     add_ten(fixture);
@@ -375,6 +425,7 @@ fn the_group_is_destroyed(fixture: &mut Fixture<'_>, name: &str) {
 
 fn another_key_takes_the_name(fixture: &mut Fixture<'_>) {
     observe(fixture);
+    fixture.loses();
     fixture.server.run_all(&format!("DEL {STREAM}\nSET {STREAM} 1"));
     let page = fixture.arrives("PromptRedisGroupMissing");
     fixture.fires("PromptRedisCollectionFailing");
@@ -386,6 +437,7 @@ fn another_key_takes_the_name(fixture: &mut Fixture<'_>) {
 fn redis_comes_back_empty_and_visits_arrive(fixture: &mut Fixture<'_>) {
     observe(fixture);
     known_for_ten_minutes(fixture);
+    fixture.loses();
     fixture.server.run("FLUSHALL");
     add_ten(fixture);
     let page = fixture.arrives("PromptRedisGroupGone");
@@ -401,10 +453,82 @@ fn redis_asks_for_a_password(fixture: &mut Fixture<'_>) {
     fixture.kill_exporter();
     fixture.start_exporter();
     let page = fixture.arrives("PromptRedisAccessRefused");
-    let command = page.commands()[0];
-    assert!(fixture.shell.run(command).unwrap_err().contains("NOAUTH"), "without the password it says what is missing");
-    fixture.shell.run(&format!("export REDISCLI_AUTH=secret; {command}")).unwrap();
+    assert!(fixture.type_printed(&page, "PING").unwrap_err().contains("NOAUTH"), "it says what Redis asks for");
+    let [_, take_away] = *page.commands() else { panic!("{}", page.description()) };
+    assert!(fixture.shell.run(take_away).unwrap_err().contains("NOAUTH"), "it needs the password");
+    fixture.shell.run(&format!("export REDISCLI_AUTH=secret; {take_away}")).unwrap();
     fixture.resolves("PromptRedisAccessRefused");
+}
+
+/// Then the exporter gets it too. To take it away, which the page does not print first, would refuse the others.
+fn redis_asks_for_a_password_that_clients_have(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    fixture.server.run("CONFIG SET requirepass secret");
+    fixture.kill_exporter();
+    fixture.start_exporter();
+    let page = fixture.arrives("PromptRedisAccessRefused");
+    assert!(page.commands()[0].ends_with(" PING"), "the first command changes nothing: {}", page.description());
+    let as_worker = "redis-cli -a secret --no-auth-warning XLEN";
+    fixture.shell.run(&format!("{as_worker} {STREAM}")).unwrap();
+    fixture.kill_exporter();
+    fixture.start_exporter_with_password("secret");
+    fixture.resolves("PromptRedisAccessRefused");
+    fixture.shell.run(&format!("{as_worker} {STREAM}")).unwrap();
+    fixture.shell.run("export REDISCLI_AUTH=secret; redis-cli CONFIG SET requirepass ''").unwrap();
+    // redis-cli goes on after that; other clients end.
+    assert!(fixture.shell.run(&format!("{as_worker} {STREAM}")).unwrap().contains("AUTH failed"));
+}
+
+/// Redis with a large append-only file takes a while to start, and is killed once more while it does.
+fn redis_is_killed_while_it_reads_a_large_file(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    append_only(fixture);
+    for thousand in 0..40 {
+        let mut writes = redis::pipe();
+        for key in 0..1_000 {
+            writes.cmd("SET").arg(thousand * 1_000 + key).arg("x".repeat(100)).ignore();
+        }
+        writes.query::<()>(&mut fixture.server.connection()).unwrap();
+    }
+    fixture.server.args = ["--appendonly", "yes", "--key-load-delay", "500"].map(str::to_owned).to_vec();
+    fixture.loses();
+    fixture.server.kill();
+    fixture.server.spawn();
+    let page = fixture.arrives("PromptRedisDown");
+    assert!(fixture.type_printed(&page, "PING").unwrap_err().contains("LOADING"), "it says that Redis reads its file");
+    fixture.server.kill();
+    fixture.server.args.truncate(2);
+    fixture.server.spawn();
+    fixture.server.wait();
+    assert_eq!(fixture.type_printed(&page, "PING").unwrap().trim(), "PONG");
+    assert_eq!(fixture.exporter().scrape().group("exists", STREAM, GROUP), Some(1.0), "the file has the group");
+    fixture.resolves("PromptRedisDown");
+}
+
+/// From now on with an append-only file, as Prompt Redis runs.
+fn append_only(fixture: &Fixture<'_>) {
+    fixture.server.run("CONFIG SET appendonly yes");
+    within(Duration::from_secs(30), "the append-only file is there", || {
+        let said = fixture.shell.run("redis-cli INFO persistence").unwrap();
+        let is = |line| said.lines().any(|other| other.trim_end() == line);
+        (is("aof_enabled:1") && is("aof_rewrite_in_progress:0") && is("aof_rewrite_scheduled:0")).then_some(())
+    });
+}
+
+/// As on a full disk: what is written goes no further.
+fn the_append_only_file_cannot_be_written(fixture: &mut Fixture<'_>) {
+    observe(fixture);
+    append_only(fixture);
+    fixture.server.limit_files(1);
+    // Redis hears of it with the first write, which it has accepted.
+    fixture.shell.run(&format!("redis-cli XADD {STREAM} '*' detector 1")).unwrap();
+    within(Duration::from_secs(30), "the write has failed", || {
+        let status = fixture.exporter().scrape().value("redis_aof_last_write_status");
+        status.filter(|status| *status == 0.0)
+    });
+    let said = fixture.shell.run("redis-cli PING").unwrap_err();
+    assert!(said.contains("MISCONF"), "the runbook says so: {said}");
+    refused_until_mended(fixture, "MISCONF");
 }
 
 fn a_right_is_taken(fixture: &mut Fixture<'_>) {
@@ -419,6 +543,7 @@ fn a_right_is_taken(fixture: &mut Fixture<'_>) {
 /// Fan-out tries to write, until somebody is called. Then the first command of the page lets it.
 fn refused_until_mended(fixture: &mut Fixture<'_>, error: &str) {
     let write = format!("redis-cli XADD {STREAM} '*' detector 1");
+    fixture.loses();
     let page = fixture.arrives_while("PromptRedisWritesRefused", || {
         let said = fixture.shell.run(&write).unwrap_err();
         assert!(said.contains(error), "{said}");
@@ -466,6 +591,7 @@ fn redis_evicts_keys(fixture: &mut Fixture<'_>) {
         junk.cmd("SET").arg(key).arg("x".repeat(2_000)).arg("EX").arg(3_600).ignore();
     }
     junk.query::<()>(&mut fixture.server.connection()).unwrap();
+    fixture.loses();
     fixture.server.run_all("CONFIG SET maxmemory-policy volatile-lru\nCONFIG SET maxmemory 3mb");
     let page = fixture.arrives("PromptRedisEvicting");
     fixture.type_all(&page);
@@ -494,6 +620,9 @@ fn the_exporter_is_killed(fixture: &mut Fixture<'_>) {
 fn workers_stop(fixture: &mut Fixture<'_>) {
     fixture.begin_night(&["--visits=0", "--stall-at=6", "--stall-for=800"]);
     let page = fixture.arrives("PromptRedisDeliveryStalled");
+    // It does not fall while nobody reads.
+    let age = fixture.exporter().scrape().group("oldest_undelivered_age_seconds", STREAM, GROUP).unwrap();
+    fixture.loses_since(Duration::from_secs_f64(age));
     fixture.type_all(&page);
     fixture.resolves("PromptRedisDeliveryStalled");
 }

@@ -14,10 +14,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    rewrite::FASTER,
     runbook::is_command,
     shell::Shell,
     shipped::alert,
-    stack::{Generation, JOB, NAMESPACE, Process, Stack, within},
+    stack::{Generation, JOB, NAMESPACE, Notification, Process, Stack, within},
     support::{Exporter, Flavor, Server, free_port},
 };
 
@@ -55,6 +56,7 @@ pub struct Fixture<'a> {
     dir: TempDir,
     night: Option<Process>,
     took: Duration,
+    lost_since: Option<Instant>,
 }
 
 /// An alert in a notification.
@@ -91,19 +93,36 @@ pub fn play(generation: Generation, faults: &[Fault]) {
 
 impl<'a> Fixture<'a> {
     fn made_for(fault: &'a Fault) -> Self {
-        let server = Server::start(fault.flavor);
+        let server = Server::start_limitable(fault.flavor);
         let address = format!("127.0.0.1:{}", free_port());
         let shell = Shell::for_redis(server.port);
         let (dir, took) = (TempDir::new().unwrap(), Duration::ZERO);
-        let mut fixture = Self { server, shell, exporter: None, fault, address, stack: None, dir, night: None, took };
+        let mut fixture = Self {
+            server,
+            shell,
+            exporter: None,
+            fault,
+            address,
+            stack: None,
+            dir,
+            night: None,
+            took,
+            lost_since: None,
+        };
         fixture.start_exporter();
         fixture
     }
 
     pub fn start_exporter(&mut self) {
+        self.start_exporter_with_password("");
+    }
+
+    /// An empty one is as none.
+    pub fn start_exporter_with_password(&mut self, password: &str) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_prompt-redis-exporter"));
         command.arg(format!("--web.listen-address={}", self.address));
         command.arg(format!("--redis.url={}", self.server.url())).arg(format!("--stream={}", self.fault.watch));
+        command.env("PROMPT_REDIS_EXPORTER_REDIS_PASSWORD", password);
         self.exporter = Some(Exporter::spawn(&mut command));
     }
 
@@ -130,6 +149,16 @@ impl<'a> Fixture<'a> {
 
     pub fn stack(&self) -> &'a Stack {
         self.stack.expect("a fault plays under a stack")
+    }
+
+    /// From now on a visit would be lost, or would wait.
+    pub fn loses(&mut self) {
+        self.loses_since(Duration::ZERO);
+    }
+
+    /// The same since a while ago.
+    pub fn loses_since(&mut self, ago: Duration) {
+        self.lost_since = Instant::now().checked_sub(ago);
     }
 
     /// A night of observing on this Redis, with the streams it needs.
@@ -225,6 +254,9 @@ impl<'a> Fixture<'a> {
     fn held_against(&self) -> Result<(), String> {
         let Fault { name, arrive, held_back, .. } = self.fault;
         let (arrived, fired, pages) = (self.arrived(), self.fired(), self.pages());
+        if let Some(time) = self.page_time() {
+            println!("page-time: {name}: {:.0} s", time.as_secs_f64());
+        }
         println!("{name}: {pages} pages; arrived {arrived:?}, held back {held_back:?}; {:.1?}", self.took);
         let set = |names: &[&str]| names.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
         let mut wrong = Vec::new();
@@ -238,6 +270,17 @@ impl<'a> Fixture<'a> {
             wrong.push(format!("{name}: {pages} pages and not {}", self.fault.pages));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    /// From the first visit that was lost or had to wait to the first page, at the pace of a real night.
+    fn page_time(&self) -> Option<Duration> {
+        let received = self.stack().receiver.received();
+        let ours = |notification: &&Notification| {
+            let mut alerts = notification.alerts().iter();
+            notification.receiver == "page" && alerts.any(|alert| alert["labels"]["instance"] == self.address)
+        };
+        let first = received.iter().find(ours)?.at;
+        Some(FASTER.slower(first.checked_duration_since(self.lost_since?)?))
     }
 
     fn arrived(&self) -> BTreeSet<String> {

@@ -20,7 +20,7 @@ pub fn panels(board: &Value) -> Vec<&Value> {
     board["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row").collect()
 }
 
-/// Puts values in the place of `$name` and `${name}`.
+/// Puts values in the place of `$name` and `${name}`. A number is no variable: `$1` is a group of a regular expression.
 pub fn filled(text: &str, values: &Variables) -> String {
     let mut parts = text.split('$');
     let mut filled = parts.next().unwrap().to_owned();
@@ -28,7 +28,12 @@ pub fn filled(text: &str, values: &Variables) -> String {
         let in_braces = part.strip_prefix('{').and_then(|part| part.split_once('}'));
         let end = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(part.len());
         let (name, rest) = in_braces.unwrap_or_else(|| part.split_at(end));
-        filled.push_str(values.get(name).unwrap_or_else(|| panic!("${name} has no value: {text}")));
+        if name.parse::<u8>().is_ok() {
+            filled.push('$');
+            filled.push_str(name);
+        } else {
+            filled.push_str(values.get(name).unwrap_or_else(|| panic!("${name} has no value: {text}")));
+        }
         filled.push_str(rest);
     }
     filled

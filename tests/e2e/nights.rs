@@ -23,7 +23,9 @@ const COUNTED: u64 = 1_000;
 pub const DAYS: [&str; 2] = ["20241110", "20241111"];
 pub const REDIS7: &str = "redis7:10036";
 pub const REDIS6: &str = "redis6:10036";
-const REDIS7_STREAM: &str = "job=\"prompt-redis-exporter\",instance=\"redis7:10036\",stream=\"instrument:lsstcam\"";
+const REDIS7_EXPORTER: &str = "job=\"prompt-redis-exporter\",instance=\"redis7:10036\",namespace=\"prod\"";
+const REDIS7_STREAM: &str =
+    "job=\"prompt-redis-exporter\",instance=\"redis7:10036\",namespace=\"prod\",stream=\"instrument:lsstcam\"";
 const REDIS6_STREAM: &str = "job=\"prompt-redis-exporter\",instance=\"redis6:10036\",stream=\"instrument:lsstcam\"";
 
 /// From the first sample of a night to the last, in seconds since 1970.
@@ -38,6 +40,9 @@ pub struct Truth {
     pub peak_backlog: u64,
     /// While visits came, or something waited.
     ages: Vec<f64>,
+    /// At most, at a time.
+    pub workers_running: u64,
+    start_delays: Vec<f64>,
     pub workers: u64,
     pub not_acked: u64,
     pub lost: u64,
@@ -58,14 +63,12 @@ impl Truth {
         self.ages.iter().copied().fold(0.0, f64::max)
     }
 
-    /// As PromQL's quantile: between the two nearest.
     pub fn age_p95(&self) -> f64 {
-        let mut ages = self.ages.clone();
-        ages.sort_by(f64::total_cmp);
-        let last = ages.len() - 1;
-        let below = last * 95 / 100;
-        let between = (last * 95 % 100) as f64 / 100.0;
-        ages[below] + (ages[(below + 1).min(last)] - ages[below]) * between
+        p95(&self.ages)
+    }
+
+    pub fn start_delay_p95(&self) -> f64 {
+        p95(&self.start_delays)
     }
 
     pub fn minutes_over_60(&self) -> f64 {
@@ -91,6 +94,42 @@ impl Truth {
     }
 }
 
+/// As PromQL's quantile: between the two nearest.
+fn p95(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let last = values.len() - 1;
+    let below = last * 95 / 100;
+    let between = (last * 95 % 100) as f64 / 100.0;
+    values[below] + (values[(below + 1).min(last)] - values[below]) * between
+}
+
+/// A worker's pod, as kube-state-metrics shows it: one is created with each visit, ends two minutes later, and
+/// is removed after ten.
+struct Pod {
+    number: u64,
+    created: u64,
+    /// Its container runs from then on.
+    started: u64,
+}
+
+impl Pod {
+    const ENDS: u64 = 120;
+    const REMOVED: u64 = 600;
+
+    fn show(&self, now: u64, samples: &mut Samples) -> bool {
+        let pod = format!("job=\"kube-state-metrics\",namespace=\"prod\",pod=\"prompt-keda-lsstcam-{}\"", self.number);
+        let container = format!("{pod},container=\"lsstcam\"");
+        let runs = (self.started..self.created + Self::ENDS).contains(&now);
+        samples.add("kube_pod_created", &pod, self.created, now);
+        samples.add("kube_pod_container_status_running", &container, u64::from(runs), now);
+        if runs {
+            samples.add("kube_pod_container_state_started", &container, self.started, now);
+        }
+        runs
+    }
+}
+
 /// The stream and its group.
 #[derive(Default)]
 struct State {
@@ -105,6 +144,7 @@ struct State {
     last_entry: u64,
     writes_refused: bool,
     group_missing: bool,
+    pods: Vec<Pod>,
 }
 
 impl State {
@@ -160,7 +200,13 @@ fn play_night(night: usize, state: &mut State, samples: &mut Samples) -> Truth {
             state.visit(now);
             truth.entries += DETECTORS;
             truth.workers += 20;
+            let delay = 5 + truth.entries / DETECTORS % 20;
+            truth.start_delays.push(delay as f64);
+            state.pods.push(Pod { number: now, created: now, started: now + delay });
         }
+        state.pods.retain(|pod| now < pod.created + Pod::REMOVED);
+        let run = state.pods.iter().filter(|pod| pod.show(now, samples)).count();
+        truth.workers_running = truth.workers_running.max(run as u64);
         let stalled = night == 0 && (200..240).contains(&step);
         truth.delivered.push(if stalled { 0 } else { state.deliver(now, 300) });
         break_something((night, step), state, &mut truth);
@@ -193,7 +239,8 @@ fn break_something(when: (usize, u64), state: &mut State, truth: &mut Truth) {
         }
         (1, 181) => state.trim_unread(30, truth),
         (1, 202) => {
-            *state = State { last_entry: state.last_entry, ..State::default() };
+            let pods = std::mem::take(&mut state.pods);
+            *state = State { last_entry: state.last_entry, pods, ..State::default() };
             truth.resets += 1;
         }
         _ => {}
@@ -201,9 +248,8 @@ fn break_something(when: (usize, u64), state: &mut State, truth: &mut Truth) {
 }
 
 fn show_redis7(state: &State, now: u64, samples: &mut Samples) {
-    let exporter = "job=\"prompt-redis-exporter\",instance=\"redis7:10036\"";
-    show_exporter(exporter, now, samples);
-    samples.add("redis_aof_last_write_status", exporter, u64::from(!state.writes_refused), now);
+    show_exporter(REDIS7_EXPORTER, now, samples);
+    samples.add("redis_aof_last_write_status", REDIS7_EXPORTER, u64::from(!state.writes_refused), now);
     let group = format!("{REDIS7_STREAM},group=\"lsstcam_consumer_group\"");
     let mut of_stream =
         |metric: &str, value: u64| samples.add(&format!("redis_stream_{metric}"), REDIS7_STREAM, value, now);

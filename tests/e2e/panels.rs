@@ -1,4 +1,4 @@
-//! Every query of both boards, asked of one Prometheus: it holds two nights that are past, and scrapes two exporters.
+//! Every query of every board, asked of one Prometheus: it holds two nights that are past, and scrapes two exporters.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use crate::{
     fixture::night_program,
     grafana::{Grafana, Range, panels},
     nights::{self, DAYS, REDIS6, REDIS7, Truth},
-    shipped::{ALERTS, CAPACITY, OBSERVING, RULES, path, text},
+    shipped::{ALERTS, CAPACITY, OBSERVING, RULES, STREAMS, path, text},
     stack::{Generation, Process, Prometheus, config, tool, value, within},
     support::{Exporter, Flavor, Server},
 };
@@ -23,14 +23,31 @@ use crate::{
 /// What may have nothing to show: panel, query, why.
 type MayBeEmpty = (&'static str, &'static str, &'static str);
 
-const WHEN_NOTHING_IS_WRONG: [MayBeEmpty; 1] = [("Alerts that fire", "A", "nothing fires")];
-const ON_REDIS_6: [MayBeEmpty; 8] = [
+const WHEN_NOTHING_IS_WRONG: [MayBeEmpty; 2] =
+    [("Alerts that fire", "A", "nothing fires"), ("Live workers", "A", "there is no kube-state-metrics")];
+const ON_REDIS_6: [MayBeEmpty; 9] = [
     ("Alerts that fire", "A", "nothing fires"),
+    ("Live workers", "A", "there is no kube-state-metrics"),
     ("Lag against the exact backlog", "B", "it has no lag"),
     ("Arrivals against deliveries", "A", "it does not count what is added"),
     ("Arrivals against deliveries", "B", "it does not count what is read"),
     ("Phantom lag and lost messages", "A", "no counter can tell a loss"),
     ("Phantom lag and lost messages", "B", "it has no lag"),
+    ("Memory", "B", "no limit is set on this one"),
+    ("Memory, share of the limit", "A", "no limit is set on this one"),
+];
+/// The same for the neutral board.
+const STREAMS_WHEN_NOTHING_IS_WRONG: [MayBeEmpty; 2] = [
+    ("Alerts that fire", "A", "the neutral alerts are not loaded here"),
+    ("Undelivered against lag", "C", "the exact number is known"),
+];
+const STREAMS_ON_REDIS_6: [MayBeEmpty; 8] = [
+    ("Alerts that fire", "A", "the neutral alerts are not loaded here"),
+    ("Undelivered against lag", "B", "it has no lag"),
+    ("Undelivered against lag", "C", "the exact number is known"),
+    ("Arrivals against deliveries", "A", "it does not count what is added"),
+    ("Arrivals against deliveries", "B", "it does not count what is read"),
+    ("Lost messages", "A", "no counter can tell a loss"),
     ("Memory", "B", "no limit is set on this one"),
     ("Memory, share of the limit", "A", "no limit is set on this one"),
 ];
@@ -80,8 +97,16 @@ impl Site {
         let truths = backfill(dir.path());
         let (redis7, redis6) = (Server::redis7(), Server::start(Flavor::Redis6));
         redis7.run("CONFIG SET maxmemory 1gb");
-        let watchers = [&redis7, &redis6].map(|redis| Exporter::start(redis, &["--stream=instrument:lsstcam"]));
-        redis6.run("XGROUP CREATE instrument:lsstcam lsstcam_consumer_group $ MKSTREAM");
+        let watchers = [&redis7, &redis6]
+            .map(|redis| Exporter::start(redis, &["--stream=instrument:lsstcam", "--collector.consumers"]));
+        for redis in [&redis7, &redis6] {
+            redis.run("XGROUP CREATE instrument:lsstcam lsstcam_consumer_group $ MKSTREAM");
+            redis.run("XADD instrument:lsstcam * detector 1");
+            redis.run("XREADGROUP GROUP lsstcam_consumer_group dead COUNT 1 STREAMS instrument:lsstcam >");
+            // An error to count.
+            let refused = redis::cmd("XINFO").arg("STREAM").arg("none").query::<()>(&mut redis.connection());
+            assert!(refused.is_err());
+        }
         redis6.run("XADD instrument:lsstcam * detector 1");
         let mut command = Command::new(night_program());
         command.arg(format!("--redis.url={}", redis7.url())).args(["--bootstrap", "--speed-up=60", "--visits=0"]);
@@ -163,20 +188,26 @@ fn instances(answers: &BTreeMap<(String, String), Vec<Value>>) -> BTreeSet<Strin
 #[test]
 fn every_panel_has_data_and_the_night_table_is_true() {
     let site = Site::new();
-    let (observing, capacity) = (board(OBSERVING), board(CAPACITY));
+    let capacity = board(CAPACITY);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     // A range ends at the last full step, of two minutes at most: the next one sees what was scraped just now.
     let tonight = Range::until(now.next_multiple_of(120), 3 * 3_600);
-    let mut grafana = site.open(&observing, tonight);
-    let answers = ask_all(&grafana, &observing);
-    assert_eq!(empty(&answers), places(&WHEN_NOTHING_IS_WRONG));
-    assert_eq!(instances(&answers), BTreeSet::from([site.redis6.clone(), site.redis7.clone()]));
-    // One exporter alone: nothing of the other, and what Redis 6 cannot tell is empty or unknown, and no error.
-    for (instance, may_be_empty) in [(&site.redis7, &WHEN_NOTHING_IS_WRONG[..]), (&site.redis6, &ON_REDIS_6)] {
-        grafana.variables.insert("instance".into(), instance.clone());
-        let answers = ask_all(&grafana, &observing);
-        assert_eq!(empty(&answers), places(may_be_empty), "{instance}");
-        assert_eq!(instances(&answers), BTreeSet::from([instance.clone()]));
+    for (name, may_be_empty, on_redis_6) in [
+        (OBSERVING, &WHEN_NOTHING_IS_WRONG[..], &ON_REDIS_6[..]),
+        (STREAMS, &STREAMS_WHEN_NOTHING_IS_WRONG, &STREAMS_ON_REDIS_6),
+    ] {
+        let board = board(name);
+        let mut grafana = site.open(&board, tonight);
+        let answers = ask_all(&grafana, &board);
+        assert_eq!(empty(&answers), places(may_be_empty), "{name}");
+        assert_eq!(instances(&answers), BTreeSet::from([site.redis6.clone(), site.redis7.clone()]));
+        // One exporter alone: nothing of the other, and what Redis 6 cannot tell is empty or unknown, and no error.
+        for (instance, may_be_empty) in [(&site.redis7, may_be_empty), (&site.redis6, on_redis_6)] {
+            grafana.variables.insert("instance".into(), instance.clone());
+            let answers = ask_all(&grafana, &board);
+            assert_eq!(empty(&answers), places(may_be_empty), "{name}: {instance}");
+            assert_eq!(instances(&answers), BTreeSet::from([instance.clone()]));
+        }
     }
     let grafana = site.open(&capacity, Range::until(nights::span(1).1, 30 * 86_400));
     let answers = ask_all(&grafana, &capacity);
@@ -211,15 +242,21 @@ fn the_night_table_is_true(grafana: &Grafana<'_>, capacity: &Value, night: &str,
         ("Not acknowledged", truth.not_acked as f64, 0.0),
         ("Lost", truth.lost as f64, 0.0),
         ("Resets", truth.resets as f64, 0.0),
+        ("Workers at most", truth.workers_running as f64, 0.0),
+        ("p95 start delay", truth.start_delay_p95(), 0.01),
     ] {
         let shown = cell(column);
         println!("night {night}: {column}: put in {put_in}, shown {shown}");
         assert!((shown - put_in).abs() <= tolerance, "{column} of {night}: {shown} and not {put_in}");
     }
     // The Redis 6 beside it has rows of its own, and no numbers where it does not count.
-    for (column, expected) in
-        [("Peak backlog", Some(0.0)), ("Entries", None), ("Lost", None), ("New workers", Some(0.0))]
-    {
+    for (column, expected) in [
+        ("Peak backlog", Some(0.0)),
+        ("Entries", None),
+        ("Lost", None),
+        ("New workers", Some(0.0)),
+        ("Workers at most", None),
+    ] {
         assert_eq!(table.cell(grafana, column, night, REDIS6), expected, "{column} of {night}");
     }
 }

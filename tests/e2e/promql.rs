@@ -45,6 +45,8 @@ pub struct Selector {
     pub metric: String,
     pub matchers: Vec<Matcher>,
     pub range: Option<Duration>,
+    /// It has an offset.
+    pub earlier: bool,
     /// The functions around it, the nearest last.
     pub inside: Vec<&'static str>,
 }
@@ -52,7 +54,13 @@ pub struct Selector {
 impl Selector {
     fn of(selector: &VectorSelector, range: Option<Duration>, inside: &[&'static str]) -> Self {
         let metric = selector.name.clone().expect("every selector names its metric");
-        Self { metric, matchers: selector.matchers.matchers.clone(), range, inside: inside.to_vec() }
+        Self {
+            metric,
+            matchers: selector.matchers.matchers.clone(),
+            range,
+            earlier: selector.offset.is_some(),
+            inside: inside.to_vec(),
+        }
     }
 
     /// Does it match `label=~"value"`?

@@ -34,6 +34,11 @@ impl Pace {
         time * self.multiply / self.divide
     }
 
+    /// How long this took, seen from the files as they are shipped.
+    pub fn slower(self, time: Duration) -> Duration {
+        time * self.divide / self.multiply
+    }
+
     /// A time as YAML has it.
     fn of_text(self, time: &str) -> String {
         display_duration(&self.of(humantime::parse_duration(time).unwrap_or_else(|error| panic!("{time}: {error}"))))

@@ -27,6 +27,8 @@ const CYCLE: Duration = Duration::from_secs(15);
 const RECENT: u64 = 75 * 60;
 const LONG: u64 = 27 * 3_600;
 const LOOKS: usize = 10;
+/// The most expensive rules are named.
+const SHOWN: usize = 12;
 /// On a busy machine it takes a while until each group has had a quiet moment.
 const PATIENCE: Duration = Duration::from_secs(100);
 
@@ -78,6 +80,8 @@ fn measure(generation: Generation) {
 struct Costs {
     intervals: BTreeMap<String, Duration>,
     took: BTreeMap<String, Vec<Duration>>,
+    /// Of each rule, by its group.
+    rules: BTreeMap<(String, String), Vec<Duration>>,
 }
 
 impl Costs {
@@ -92,6 +96,28 @@ impl Costs {
             times.push(Duration::from_secs_f64(seconds.parse().unwrap()));
             times.sort();
         }
+        for group in prometheus.ask("rules", &[]).unwrap()["groups"].as_array().unwrap() {
+            for rule in group["rules"].as_array().unwrap() {
+                let name = [&group["name"], &rule["name"]].map(|name| name.as_str().unwrap().to_owned());
+                let times = self.rules.entry(name.into()).or_default();
+                times.push(Duration::from_secs_f64(rule["evaluationTime"].as_f64().unwrap()));
+                times.sort();
+            }
+        }
+    }
+
+    /// What each rule costs in a cycle at best, the most expensive first.
+    fn by_cost(&self) -> Vec<(Duration, &str)> {
+        let costs =
+            self.rules.iter().map(|((group, rule), times)| (times[0].mul_f64(self.share(group)), rule.as_str()));
+        let mut costs: Vec<_> = costs.collect();
+        costs.sort_by(|one, other| other.cmp(one));
+        costs
+    }
+
+    /// How much of each evaluation falls into a cycle.
+    fn share(&self, group: &str) -> f64 {
+        CYCLE.as_secs_f64() / self.intervals[group].as_secs_f64()
     }
 
     fn looks(&self) -> usize {
@@ -100,13 +126,12 @@ impl Costs {
 
     /// What all groups cost in a cycle. One that runs every minute is a quarter of it in each.
     fn a_cycle(&self, pick: impl Fn(&[Duration]) -> Duration) -> Duration {
-        let share = |group: &str| CYCLE.as_secs_f64() / self.intervals[group].as_secs_f64();
-        self.took.iter().map(|(group, times)| pick(times).mul_f64(share(group))).sum()
+        self.took.iter().map(|(group, times)| pick(times).mul_f64(self.share(group))).sum()
     }
 
-    /// Whatever else the machine does only adds, so each group's best time is the truest.
+    /// Whatever else the machine does only adds, so each rule's best time is the truest.
     fn best(&self) -> Duration {
-        self.a_cycle(|times| times[0])
+        self.by_cost().iter().map(|(time, _)| *time).sum()
     }
 }
 
@@ -122,6 +147,9 @@ impl fmt::Display for Costs {
                 times[0],
                 times[times.len() / 2]
             )?;
+        }
+        for (time, rule) in self.by_cost().into_iter().take(SHOWN) {
+            write!(f, "\n    {time:.2?} {rule}")?;
         }
         Ok(())
     }

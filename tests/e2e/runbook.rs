@@ -7,12 +7,14 @@
 
 use std::{collections::BTreeSet, fs};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     fixture::{GROUP, STREAM},
+    grafana::panels,
     shell::Shell,
-    shipped::{ALERTS, RUNBOOK, alert, rules, text},
+    shipped::{ALERTS, CAPACITY, OBSERVING, RUNBOOK, alert, rules, text},
     stack::{Generation, Process, Receiver, start_alertmanager},
     support::{Flavor, Server},
 };
@@ -222,6 +224,22 @@ fn every_alert_has_its_section_and_every_link_leads_somewhere() {
     for link in text.split("](#").skip(1) {
         let anchor = link.split(')').next().unwrap();
         assert!(anchors.contains(anchor), "{anchor} is no heading");
+    }
+}
+
+/// In the runbook and in the alerts a panel of the boards is written as: panel "Title".
+#[test]
+fn every_panel_that_is_named_is_on_a_board() {
+    let boards = [OBSERVING, CAPACITY].map(|name| serde_json::from_str::<Value>(&text(name)).unwrap());
+    let titles: BTreeSet<_> = boards.iter().flat_map(panels).map(|panel| panel["title"].as_str().unwrap()).collect();
+    let texts = [text(RUNBOOK), text(ALERTS)];
+    // A line may end between the two words.
+    let texts = texts.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let named: Vec<_> = texts.iter().flat_map(|text| text.split("panel \"").skip(1)).collect();
+    assert!(named.len() >= 5, "{named:?}");
+    for after in named {
+        let name = after.split('"').next().unwrap();
+        assert!(titles.contains(name), "no board has a panel {name}");
     }
 }
 

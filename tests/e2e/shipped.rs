@@ -11,6 +11,8 @@ pub const ALERTMANAGER: &str = "alerts/alertmanager.example.yaml";
 pub const RUNBOOK: &str = "docs/runbook.md";
 pub const OBSERVING: &str = "dashboards/prompt-redis-observing.json";
 pub const CAPACITY: &str = "dashboards/prompt-redis-capacity.json";
+pub const STREAMS: &str = "dashboards/redis-streams.json";
+pub const BOARDS: [&str; 3] = [OBSERVING, CAPACITY, STREAMS];
 
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)

@@ -221,6 +221,7 @@ pub struct Notification {
     /// The receiver: page, channel or dev-channel.
     pub receiver: String,
     pub body: Value,
+    pub at: Instant,
 }
 
 impl Notification {
@@ -278,7 +279,7 @@ fn take(client: &TcpStream) -> Option<Notification> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Notification { receiver, body: serde_json::from_slice(&body).ok()? })
+    Some(Notification { receiver, body: serde_json::from_slice(&body).ok()?, at: Instant::now() })
 }
 
 /// All three, with the shipped files at the pace of [`FASTER`].

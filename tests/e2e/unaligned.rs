@@ -4,16 +4,28 @@
 //! an evaluation, which real ones never do, and there the two generations of Prometheus differ: a range of one minute
 //! over samples 15 s apart holds five in Prometheus 2 and four in Prometheus 3. So each sample but the first is moved back
 //! by two thirds of its interval. The evaluation after it still sees it, and a range holds four in both.
+//!
+//! A file of recording rules is cut down to those that the test names: each reads raw metrics only, so the others can change
+//! nothing, and they would take promtool as long as the tested ones.
+
+use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
+use tempfile::TempDir;
+
 use crate::shipped::{path, text, yaml};
 
-/// A test file, with the paths of its rule files made absolute.
-pub fn unaligned(name: &str) -> String {
-    let mut file = yaml(&text(name));
+/// A test file, with its rule files beside it in `dir`.
+pub fn unaligned(name: &str, dir: &Path) -> String {
+    let written = text(name);
+    let mut file = yaml(&written);
     for rules in file["rule_files"].as_array_mut().unwrap() {
-        *rules = path("alerts/tests").join(rules.as_str().unwrap()).display().to_string().into();
+        let shipped = path("alerts/tests").join(rules.as_str().unwrap());
+        let names = [name, shipped.to_str().unwrap()].map(|path| path.rsplit('/').next().unwrap());
+        let cut = dir.join(names.join("."));
+        fs::write(&cut, tested(&fs::read_to_string(&shipped).unwrap(), &written)).unwrap();
+        *rules = cut.display().to_string().into();
     }
     for test in file["tests"].as_array_mut().unwrap() {
         let interval = humantime::parse_duration(test["interval"].as_str().unwrap()).unwrap();
@@ -23,6 +35,25 @@ pub fn unaligned(name: &str) -> String {
         }
     }
     file.to_string()
+}
+
+/// The recording rules that this text names. A file with alerts stays whole: what a test does not name must not fire.
+fn tested(rules: &str, text: &str) -> String {
+    let mut file = yaml(rules);
+    if rules.contains("alert: ") {
+        return rules.to_owned();
+    }
+    for group in file["groups"].as_array_mut().unwrap() {
+        group["rules"].as_array_mut().unwrap().retain(|rule| names(text, rule["record"].as_str().unwrap()));
+    }
+    file["groups"].as_array_mut().unwrap().retain(|group| !group["rules"].as_array().unwrap().is_empty());
+    file.to_string()
+}
+
+/// Does the text name this series, and not only one that begins like it?
+fn names(text: &str, series: &str) -> bool {
+    let goes_on = |after: &str| after.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+    text.split(series).skip(1).any(|after| !goes_on(after))
 }
 
 /// In steps of a third of the interval: the first sample, the second in the next step, the others three steps apart.
@@ -57,6 +88,17 @@ fn samples_are_moved_between_evaluations() {
     assert_eq!(moved("1 2 3"), "1 2 _ _ 3");
     assert_eq!(moved("0+15x2 stale _x2 -7x1"), "0 15 _ _ 30 _ _ stale _ _ _ _ _ _ _ _ -7 _ _ -7");
     assert_eq!(samples("9-2x3"), ["9", "7", "5", "3"]);
-    let file: Value = yaml(&unaligned("alerts/tests/up.yaml"));
+    let dir = TempDir::new().unwrap();
+    let file: Value = yaml(&unaligned("alerts/tests/up.yaml", dir.path()));
     assert_eq!(file["tests"][0]["interval"], "5000ms");
+}
+
+#[test]
+fn recording_rules_that_a_test_does_not_name_are_left_out() {
+    let rules = "groups: [{name: a, rules: [{record: 's:a', expr: a}, {record: 's:a:b', expr: b}]}, {name: c, rules: [{record: 's:c', expr: c}]}]";
+    let left = |text: &str| yaml(&tested(rules, text))["groups"].to_string();
+    assert!(left("sum(s:a:b)").contains("s:a:b") && !left("sum(s:a:b)").contains("\"s:a\""));
+    assert_eq!(left("s:d"), "[]");
+    let alerts = "groups: [{name: a, rules: [{record: 's:a', expr: a}, {alert: A, expr: 's:a'}]}]";
+    assert_eq!(tested(alerts, ""), alerts);
 }

@@ -154,6 +154,26 @@ start and do something else than intended.
 {{- end }}
 {{- end }}
 
+{{/* Files of alerts and recording rules, without .yaml. The recording rules cut nights, which only Prompt Processing has. */}}
+{{- define "prompt-redis-exporter.ruleFiles" -}}
+{{- if eq .Values.monitoringSet "redis-streams" }}
+- redis-streams.alerts
+{{- else }}
+- prompt-redis.alerts
+- prompt-redis.rules
+{{- end }}
+{{- end }}
+
+{{/* Dashboards, without .json. */}}
+{{- define "prompt-redis-exporter.dashboardFiles" -}}
+{{- if eq .Values.monitoringSet "redis-streams" }}
+- redis-streams
+{{- else }}
+- prompt-redis-observing
+- prompt-redis-capacity
+{{- end }}
+{{- end }}
+
 {{/* One of the repository's own files. Its braces belong to Prometheus and Grafana, so it must not be evaluated. */}}
 {{- define "prompt-redis-exporter.file" -}}
 {{- $text := .root.Files.Get .path }}

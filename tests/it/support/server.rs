@@ -43,7 +43,8 @@ pub struct Server {
     flavor: Flavor,
     pub port: u16,
     pub dir: TempDir,
-    args: Vec<String>,
+    pub args: Vec<String>,
+    limitable: bool,
     child: Option<Child>,
     login: Option<(String, String)>,
 }
@@ -53,17 +54,27 @@ impl Server {
         Self::start_with(flavor, &[])
     }
 
+    /// A write beyond a limit of its files' size fails, as on a full disk, and does not end it.
+    pub fn start_limitable(flavor: Flavor) -> Self {
+        Self::begin(flavor, &[], true)
+    }
+
     pub fn redis7() -> Self {
         Self::start(Flavor::Redis7)
     }
 
     /// With further options of redis-server.
     pub fn start_with(flavor: Flavor, args: &[&str]) -> Self {
+        Self::begin(flavor, args, false)
+    }
+
+    fn begin(flavor: Flavor, args: &[&str], limitable: bool) -> Self {
         let mut server = Self {
             flavor,
             port: free_port(),
             dir: TempDir::new().unwrap(),
             args: args.iter().map(ToString::to_string).collect(),
+            limitable,
             child: None,
             login: None,
         };
@@ -78,7 +89,11 @@ impl Server {
     /// Starts the process, and does not wait for it.
     pub fn spawn(&mut self) {
         let binary = self.flavor.binary();
-        let child = Command::new(&binary)
+        let mut command = Command::new(if self.limitable { Path::new("env") } else { &binary });
+        if self.limitable {
+            command.arg("--ignore-signal=XFSZ").arg(&binary);
+        }
+        let child = command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .arg("--dir")
             .arg(self.dir.path())
@@ -155,6 +170,13 @@ impl Server {
 
     pub fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([signal, &self.pid()]).status().unwrap().success());
+    }
+
+    /// The most bytes that a file may have which it writes.
+    pub fn limit_files(&self, bytes: u64) {
+        let mut command = Command::new("prlimit");
+        command.args(["--pid", &self.pid()]).arg(format!("--fsize={bytes}"));
+        assert!(command.status().expect("prlimit, of util-linux").success());
     }
 
     pub fn kill(&mut self) {
