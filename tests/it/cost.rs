@@ -128,6 +128,7 @@ fn ten_thousand_streams_are_collected_in_bounded_memory() {
         page.0.matches("redis_stream_exists{").count() == 10_000
     });
     let resident = page.value("process_resident_memory_bytes").unwrap();
+    println!("{:.1} MB resident", resident / 1e6);
     // The payloads alone are 24 MB, twice in every reply.
     assert!(resident < 80e6, "{resident} bytes after the collection, before the page is written");
 }
