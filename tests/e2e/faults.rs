@@ -85,15 +85,6 @@ fn redis_goes_or_its_streams_or_its_groups() {
                 play: redis_comes_back_empty_and_visits_arrive,
             },
             Fault {
-                name: "Redis asks for a password",
-                flavor: Redis8,
-                watch: NAMED,
-                arrive: &["PromptRedisAccessRefused"],
-                held_back: &[],
-                pages: 1,
-                play: redis_asks_for_a_password,
-            },
-            Fault {
                 name: "another key takes the name of the stream",
                 flavor: Redis7,
                 watch: NAMED,
@@ -101,6 +92,25 @@ fn redis_goes_or_its_streams_or_its_groups() {
                 held_back: &["PromptRedisCollectionFailing"],
                 pages: 1,
                 play: another_key_takes_the_name,
+            },
+            healthy(Redis7),
+        ],
+    );
+}
+
+#[test]
+fn redis_asks_for_a_password_or_reads_its_file() {
+    play(
+        Generation::Three,
+        &[
+            Fault {
+                name: "Redis asks for a password",
+                flavor: Redis8,
+                watch: NAMED,
+                arrive: &["PromptRedisAccessRefused"],
+                held_back: &[],
+                pages: 1,
+                play: redis_asks_for_a_password,
             },
             Fault {
                 name: "Redis asks for a password that clients have",
@@ -516,6 +526,8 @@ fn the_append_only_file_cannot_be_written(fixture: &mut Fixture<'_>) {
         let status = fixture.exporter().scrape().value("redis_aof_last_write_status");
         status.filter(|status| *status == 0.0)
     });
+    let said = fixture.shell.run("redis-cli PING").unwrap_err();
+    assert!(said.contains("MISCONF"), "the runbook says so: {said}");
     refused_until_mended(fixture, "MISCONF");
 }
 

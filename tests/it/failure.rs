@@ -366,3 +366,30 @@ fn a_stream_of_huge_entries_is_read_by_script_and_costs_the_others_nothing() {
     assert!(page.group("oldest_undelivered_age_seconds", "huge", "g").is_some(), "{page:?}");
     assert!(page.value("process_resident_memory_bytes").unwrap() < 64e6, "{page:?}");
 }
+
+/// As on a full disk. Redis goes on saying err once the file is off, though it then accepts writes.
+#[test]
+fn an_append_only_file_that_cannot_be_written_is_shown_until_it_is_off() {
+    let server = Server::start_limitable(Flavor::Redis8);
+    let exporter = Exporter::start(&server, &[]);
+    // One connection throughout: meanwhile Redis refuses the PING with which the others begin.
+    let mut connection = server.connection();
+    let mut run = |command: &str| {
+        let mut words = command.split(' ');
+        redis::cmd(words.next().unwrap()).arg(words.collect::<Vec<_>>()).query::<redis::Value>(&mut connection)
+    };
+    run("CONFIG SET appendonly yes").unwrap();
+    until("the append-only file is there", || {
+        let info: String = redis::from_redis_value(run("INFO persistence").unwrap()).unwrap();
+        let is = |line| info.lines().any(|other| other == line);
+        is("aof_enabled:1") && is("aof_rewrite_in_progress:0") && is("aof_rewrite_scheduled:0")
+    });
+    server.limit_files(1);
+    until("a write is refused", || run("SET a 1").is_err());
+    assert!(run("PING").is_err());
+    let status = || exporter.scrape().value("redis_aof_last_write_status");
+    assert_eq!(status(), Some(0.0));
+    run("CONFIG SET appendonly no").unwrap();
+    assert_eq!(status(), Some(1.0));
+    run("SET a 2").unwrap();
+}
