@@ -15,7 +15,7 @@ const LONGEST_LINE: usize = 64 << 10;
 /// Lists within lists.
 const DEEPEST: usize = 8;
 /// A reply with entries that is longer is kept without their fields.
-const KEPT_WHOLE: usize = 1 << 10;
+const KEPT_WHOLE: usize = 16 << 10;
 /// A reply has about so many bytes.
 const EXPECTED_BYTES: usize = 400;
 /// Room for so many items is made at once.
