@@ -18,6 +18,7 @@ mod keda;
 mod layout;
 mod night;
 mod page;
+mod performance;
 mod property;
 mod scrape;
 mod servers;
