@@ -239,9 +239,9 @@ fn near_maxmemory(scale: Scale) -> Outcome {
     server.run(&format!("CONFIG SET maxmemory {}", meter::info(server, "used_memory") + 20_000_000));
     // redis_exporter would evict streams, so its turn comes last.
     let outcome = workload.measure(scale, scale.of(3, 30), |page| workload.check(page));
-    let left = workload.server.run("DBSIZE");
+    let left: u64 = redis::from_redis_value(workload.server.run("DBSIZE")).unwrap();
     let theirs = if scale == Scale::Full {
-        format!("; after redis_exporter {left:?} of 50 streams were left")
+        format!("; after redis_exporter {left} of 50 streams were left")
     } else {
         String::new()
     };
