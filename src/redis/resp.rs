@@ -8,6 +8,8 @@ use redis::{ServerError, Value};
 
 /// The longest string of a reply. An entry's field of more is beyond what an exporter should move.
 const LONGEST_STRING: usize = 8 << 20;
+/// The longest reply: two entries with a string of the longest kind each, or a hundred thousand groups.
+const LONGEST_REPLY: usize = 24 << 20;
 /// The most items of one list.
 const MOST_ITEMS: usize = 1 << 20;
 /// The longest line: an error, or a number.
@@ -40,6 +42,9 @@ impl Scanner {
     pub(super) fn end_of_reply(&mut self, buffer: &[u8]) -> Result<Option<usize>, String> {
         loop {
             let Some((kind, line, after)) = line(buffer, self.at)? else { return Ok(None) };
+            if after > LONGEST_REPLY {
+                return Err(format!("a reply is longer than {LONGEST_REPLY} bytes"));
+            }
             self.at = match (kind, length(kind, line)?) {
                 (b'*', Some(items)) if items > 0 => {
                     if self.open.len() == DEEPEST {
@@ -414,6 +419,19 @@ mod tests {
                 assert!(error.contains(says), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn a_reply_of_many_strings_is_refused_before_all_of_it_is_there() {
+        let mut reply = b"*1000000\r\n".to_vec();
+        let string = [b"$1048576\r\n", "x".repeat(1 << 20).as_bytes(), b"\r\n"].concat();
+        let mut scanner = Scanner::default();
+        let refused = (0..64).find_map(|_| {
+            reply.extend_from_slice(&string);
+            scanner.end_of_reply(&reply).err()
+        });
+        assert!(refused.unwrap().contains("longer than"));
+        assert!(reply.len() < LONGEST_REPLY + 2 * string.len(), "{}", reply.len());
     }
 
     proptest! {

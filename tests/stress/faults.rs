@@ -453,16 +453,21 @@ fn run_inline(port: u16, command: &str) {
     assert!(client.read(&mut [0; 64]).unwrap() > 0);
 }
 
-/// A peer that announces two gigabytes and sends them as fast as they are taken.
+/// A peer that announces two gigabytes, in one string or in many, and sends them as fast as they are taken.
 fn hostile(scale: Scale) -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        for mut client in listener.incoming().map_while(Result::ok) {
+        for (number, mut client) in listener.incoming().map_while(Result::ok).enumerate() {
             thread::spawn(move || {
+                let bytes = vec![b'x'; 1 << 20];
+                let (head, piece) = if number % 2 == 0 {
+                    ("$2000000000\r\n", bytes)
+                } else {
+                    ("*2000\r\n", [b"$1048576\r\n", bytes.as_slice(), b"\r\n"].concat())
+                };
                 let _ = client.read(&mut [0; 4096]);
-                let _ = client.write_all(b"$2000000000\r\n");
-                let piece = vec![b'x'; 1 << 20];
+                let _ = client.write_all(head.as_bytes());
                 while client.write_all(&piece).is_ok() {}
             });
         }
