@@ -1,4 +1,4 @@
-//! Errors of the redis crate, and those that Redis answers, as kinds and causes. The only place that reads their texts.
+//! Errors of the redis crate, and those that Redis answers, as kinds and causes.
 
 use redis::{ErrorKind, ServerError, ServerErrorKind, Value};
 
@@ -55,6 +55,12 @@ impl From<redis::ServerError> for Error {
     fn from(error: redis::ServerError) -> Self {
         redis::RedisError::from(error).into()
     }
+}
+
+/// No right to run scripts, or one of the commands in them, or a server without scripts: another stream is answered alike.
+pub(super) fn refuses_scripts(error: &Error) -> bool {
+    let said = error.to_string();
+    error.kind() == Kind::Permission || ["unknown command", "ACL failure"].iter().any(|words| said.contains(words))
 }
 
 /// The code of a reply that stands for none, since a node of a Cluster could not be reached.

@@ -16,6 +16,7 @@ use super::{
     collect::Stop,
     commands::{self, Command},
     connection::Connection,
+    errors,
     progress::{Evidence, Found, Known, Progress, State},
     replies::{self, Reply},
     resp::{Item, Replies},
@@ -66,12 +67,6 @@ pub(super) struct Scripts {
 impl Scripts {
     /// A refusal is remembered so long: the right may be given meanwhile.
     const REMEMBERED: Duration = Duration::from_secs(300);
-
-    /// No right to run scripts, or to run one of their commands, or no such command.
-    fn are_refused(error: &Error) -> bool {
-        let said = error.to_string();
-        error.kind() == Kind::Permission || ["unknown command", "ACL failure"].iter().any(|words| said.contains(words))
-    }
 
     fn allowed(&self) -> bool {
         self.refusal().is_none()
@@ -296,7 +291,7 @@ impl Groups<'_> {
                     (Reply::Failed(error), Some(wanted))
                         if !error.is_about_the_server() && matches!(error.kind(), Kind::Permission | Kind::Other) =>
                     {
-                        if Scripts::are_refused(&error) {
+                        if errors::refuses_scripts(&error) {
                             // That is no failure: only the numbers that need a script stay unknown.
                             self.scripts.refused = Some((Instant::now(), error.context("the script that counts")));
                         } else {
