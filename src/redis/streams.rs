@@ -78,9 +78,10 @@ impl Sizes {
         }
     }
 
-    /// May a reply about one of these be larger than what Redis sends to a client? It closes the connection then.
-    fn may_be_large(&self, keys: &[Name]) -> bool {
-        keys.iter().any(|key| self.known(key).is_none_or(|size| (ASKED_ALONE..=READ_BY_SCRIPT).contains(&size)))
+    /// Those of which a reply may be larger than what Redis sends to a client. It closes the connection then.
+    fn may_be_large(&self, keys: &[Name]) -> Vec<Name> {
+        let is_large = |key: &&Name| self.known(key).is_none_or(|size| (ASKED_ALONE..=READ_BY_SCRIPT).contains(&size));
+        keys.iter().filter(is_large).cloned().collect()
     }
 }
 
@@ -185,8 +186,9 @@ pub(super) async fn collect(
         let Some((replies, batch)) = under_way.next().await else { return Ok(()) };
         let replies = replies.map_err(|error| {
             // Larger than what is taken here, or than what Redis sends: these streams are asked otherwise next time.
-            if error.kind() == Kind::Protocol || sizes.may_be_large(&batch.keys) {
-                sizes.suspect(&batch.keys);
+            match error.kind() {
+                Kind::Protocol => sizes.suspect(&batch.keys),
+                _ => sizes.suspect(&sizes.may_be_large(&batch.keys)),
             }
             Stop::Lost(error)
         })?;
@@ -361,7 +363,11 @@ mod tests {
         let mut sizes = Sizes::default();
         sizes.suspect(&names);
         assert_eq!(sizes.known(&names[0]), Some(ASKED_ALONE), "one of three: each is asked alone");
+        assert_eq!(sizes.may_be_large(&names), names);
         sizes.suspect(&names[..1]);
+        assert_eq!(sizes.may_be_large(&names), names[1..], "what is read by script is not large");
+        sizes.replies.insert(names[1].clone(), 600);
+        assert_eq!(sizes.may_be_large(&names), names[2..], "nor is what was small");
         assert!(sizes.known(&names[0]).unwrap() > READ_BY_SCRIPT);
     }
 }
