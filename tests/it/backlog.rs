@@ -122,11 +122,34 @@ fn what_is_read_and_deleted_just_before_the_count_is_not_lost() {
     assert_eq!(page.group("entries_read", "s", "g"), Some(5.0));
 }
 
+#[test]
+fn the_age_is_absent_where_the_group_moved_before_its_oldest_entry_was_looked_up() {
+    let server = Server::redis7();
+    server.run("XGROUP CREATE s g $ MKSTREAM");
+    // An age needs ids that are times.
+    for entry in 1..=10 {
+        server.run(&format!("XADD s 1740691320501-{entry} a b"));
+    }
+    server.read("s", "g", "w", 2);
+    let proxy = beside(&server, "XRANGE", "XGROUP SETID s g 1740691320501-8");
+    let exporter = Exporter::start_bare(&[&proxy.url(), "--stream=s", "--collector.undelivered-max=0"]);
+    let age = |page: &Page| page.group("oldest_undelivered_age_seconds", "s", "g");
+    let page = exporter.scrape();
+    assert_eq!(age(&page), None, "the third entry waits for it no longer: {page:?}");
+    let page = exporter.scrape();
+    assert!(age(&page).is_some(), "it stands where it stood: {page:?}");
+}
+
 /// A proxy that has the server run this command just before it is asked to count.
 fn beside_the_count(server: &Server, command: &'static str) -> Proxy {
+    beside(server, "EVAL", command)
+}
+
+/// A proxy that has the server run a command just before another one.
+fn beside(server: &Server, before: &'static str, command: &'static str) -> Proxy {
     let port = server.port;
     Proxy::changing(server, Duration::ZERO, move |direction, bytes| {
-        if direction == Direction::Commands && String::from_utf8_lossy(&bytes).contains("EVAL") {
+        if direction == Direction::Commands && String::from_utf8_lossy(&bytes).contains(before) {
             let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
             let words: Vec<_> = command.split(' ').collect();
             redis::cmd(words[0]).arg(&words[1..]).exec(&mut client.get_connection().unwrap()).unwrap();
