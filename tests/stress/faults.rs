@@ -38,7 +38,17 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "a proxy sends a piece twice", play: duplicated },
     Scenario { name: "no answer from a step on", play: silent_from_a_step },
     Scenario { name: "FLUSHALL, DEL, XGROUP DESTROY between the steps", play: changed_between_steps },
-    Scenario { name: "a reply of 2 GB is announced", play: hostile },
+    Scenario {
+        name: "a reply of 2 GB is announced",
+        play: |scale| hostile(scale, "$2000000000\r\n", b"x".repeat(1 << 20)),
+    },
+    Scenario {
+        name: "a reply of 2 GB comes in strings of 1 MB",
+        play: |scale| {
+            let string = [b"$1048576\r\n", b"x".repeat(1 << 20).as_slice(), b"\r\n"].concat();
+            hostile(scale, "*2000\r\n", string)
+        },
+    },
     Scenario { name: "a master busy for 600 ms at connect, through Sentinel and Cluster", play: busy_at_connect },
     Scenario { name: "300 clients leave during a collection", play: clients_leave },
 ];
@@ -453,19 +463,14 @@ fn run_inline(port: u16, command: &str) {
     assert!(client.read(&mut [0; 64]).unwrap() > 0);
 }
 
-/// A peer that announces two gigabytes, in one string or in many, and sends them as fast as they are taken.
-fn hostile(scale: Scale) -> Outcome {
+/// A peer that answers with this beginning of a reply, and then with this piece again and again, as fast as it is taken.
+fn hostile(scale: Scale, head: &'static str, piece: Vec<u8>) -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        for (number, mut client) in listener.incoming().map_while(Result::ok).enumerate() {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let piece = piece.clone();
             thread::spawn(move || {
-                let bytes = vec![b'x'; 1 << 20];
-                let (head, piece) = if number % 2 == 0 {
-                    ("$2000000000\r\n", bytes)
-                } else {
-                    ("*2000\r\n", [b"$1048576\r\n", bytes.as_slice(), b"\r\n"].concat())
-                };
                 let _ = client.read(&mut [0; 4096]);
                 let _ = client.write_all(head.as_bytes());
                 while client.write_all(&piece).is_ok() {}
