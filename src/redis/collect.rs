@@ -168,7 +168,7 @@ impl Collector {
                     return Ok(());
                 }
                 Err(Stop::Refused(error)) if error.kind() == Kind::Auth && !is_new => {}
-                // A new connection that breaks is replaced too: what it broke on is asked otherwise then.
+                // A new connection that breaks is replaced too: the stream that it broke on is then asked in another way.
                 Err(Stop::Lost(_)) if connects < CONNECTS => {}
                 Err(Stop::Refused(error)) => {
                     // The connection works; what it says may change.

@@ -57,7 +57,7 @@ impl From<redis::ServerError> for Error {
     }
 }
 
-/// No right to run scripts, or one of the commands in them, or a server without scripts: another stream is answered alike.
+/// The user may not run scripts or a command in them, or the server has none: true for every stream, not only for this one.
 pub(super) fn refuses_scripts(error: &Error) -> bool {
     let said = error.to_string();
     error.kind() == Kind::Permission || ["unknown command", "ACL failure"].iter().any(|words| said.contains(words))

@@ -1,7 +1,7 @@
 //! Redis's protocol (RESP2) as bytes: where a reply ends, and what it says.
 //!
 //! redis-rs's parser takes half of the time of a collection, and collects a reply in memory up to whatever length the
-//! peer announces. This one knows limits, reads strings where they lie, and leaves out the fields of entries, of which
+//! peer announces. This one has limits, copies no strings, and leaves out the fields of entries, of which
 //! only the size is needed.
 
 use redis::{ServerError, Value};
@@ -128,7 +128,7 @@ fn number(line: &[u8]) -> Option<i64> {
     Some(if negative { -number } else { number })
 }
 
-/// A reply, or a part of one, read where it lies.
+/// A reply, or a part of it. Strings are borrowed from the bytes that were received.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Item<'a> {
     Null,

@@ -78,7 +78,7 @@ impl Sizes {
         }
     }
 
-    /// Those of which a reply may be larger than what Redis sends to a client. It closes the connection then.
+    /// Those whose reply may be above Redis's output buffer limit, which makes it close the connection.
     fn may_be_large(&self, keys: &[Name]) -> Vec<Name> {
         let is_large = |key: &&Name| self.known(key).is_none_or(|size| (ASKED_ALONE..=READ_BY_SCRIPT).contains(&size));
         keys.iter().filter(is_large).cloned().collect()
@@ -140,7 +140,8 @@ impl Window {
             || self.command_bytes + batch.command_bytes + 2 * (40 + key.as_bytes().len())
                 <= COMMANDS_BEFORE_FIRST_REPLY;
         let replies = match sizes.known(key) {
-            // Beside nothing large: if the connection ends, it should be known what ended it.
+            // Not together with a large reply: if Redis closes the connection, one of the two is the reason, and it has to
+            // be known which.
             None => self.unknown + batch.unknown < self.unknown_at_most && reply_bytes < ASKED_ALONE,
             Some(size) if size >= ASKED_ALONE => idle,
             // Nothing joins one that is asked alone.
@@ -185,7 +186,8 @@ pub(super) async fn collect(
         }
         let Some((replies, batch)) = under_way.next().await else { return Ok(()) };
         let replies = replies.map_err(|error| {
-            // Larger than what is taken here, or than what Redis sends: these streams are asked otherwise next time.
+            // The reply may be larger than the limits here, or than Redis's output buffer limit: these streams are asked in
+            // another way next time.
             match error.kind() {
                 Kind::Protocol => sizes.suspect(&batch.keys),
                 _ => sizes.suspect(&sizes.may_be_large(&batch.keys)),
@@ -219,7 +221,7 @@ impl Batch {
                     Reply::Done(Some(moment)) if moment.payload < ASKED_ALONE => {
                         sizes.note(key, &moment.stream, moment.payload, moment.groups.len());
                     }
-                    // Scripts may be refused, and the connection may have ended for another reason.
+                    // Scripts may be refused, and it is not certain that the stream is large: XINFO STREAM is tried again.
                     Reply::Failed(_) => drop(sizes.replies.insert(key.clone(), ASKED_ALONE)),
                     _ => {}
                 }
