@@ -15,7 +15,7 @@
 //! | [`model`] | the facts of one collection and the arithmetic on them | the standard library, shlex |
 //! | [`redis`] | connections, commands, replies, and what one collection sends | the redis crate, [`config`], [`model`] |
 //! | [`exporter`] | one collection at a time, deadlines, and the log line when a state changes | [`redis`], [`model`], [`exposition`] |
-//! | [`exposition`] | every metric's name, help and value, and the two text formats | prometheus-client, [`model`], [`process`] |
+//! | [`exposition`] | every metric's name, help and value, and the two text formats | [`model`], [`process`] |
 //! | [`report`] | what `status` and the page for people show, also as JSON | [`model`], serde |
 //! | [`status`] | the report in a terminal | [`cli`], [`redis`], [`report`], [`model`], comfy-table, crossterm |
 //! | [`process`] | the standard metrics of this process | procfs |
@@ -38,7 +38,7 @@ pub mod report;
 pub mod status;
 pub mod web;
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 
@@ -89,8 +89,8 @@ struct ExporterPages {
 }
 
 impl Pages for ExporterPages {
-    async fn metrics(&self, format: Format, time_limit: Option<Duration>) -> Result<String, fmt::Error> {
-        render(self.exporter.page(time_limit).await, format)
+    async fn metrics(&self, format: Format, time_limit: Option<Duration>) -> String {
+        render(&self.exporter.page(time_limit).await, format)
     }
 
     async fn report(&self) -> Report {

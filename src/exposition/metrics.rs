@@ -5,16 +5,15 @@
 //!
 //! A pure function of a [`Page`]: it reads no clock and asks nobody.
 
-use std::{fmt, time::Duration};
-
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metrics::MetricType};
+use std::time::Duration;
 
 use super::{
     page::Page,
     rows::{
         GroupRow, Metric, Number, Row, Rows, StreamRow, build_row, count, counter, error_rows, flag, gauge,
-        instance_row, pattern_rows, server_error_rows, write,
+        instance_row, pattern_rows, server_error_rows,
     },
+    text::{Labels, Text},
 };
 use crate::{
     model::{
@@ -60,27 +59,27 @@ pub fn families() -> Vec<Family> {
     .concat()
 }
 
-impl Collector for Page {
-    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
-        let page = [Row { labels: vec![], facts: self }];
-        write(&mut to, &redis_metrics(), &page)?;
-        if let Ok(snapshot) = &*self.outcome {
-            let server: Vec<_> = snapshot.server.iter().map(|server| Row { labels: vec![], facts: server }).collect();
-            write(&mut to, &instance_metrics(), &snapshot.server.iter().map(instance_row).collect::<Vec<_>>())?;
-            write(&mut to, &server_metrics(), &server)?;
-            write(&mut to, &server_error_metrics(), &server_error_rows(snapshot))?;
-            let rows = Rows::of(snapshot);
-            write(&mut to, &stream_metrics(), &rows.streams)?;
-            write(&mut to, &group_metrics(), &rows.groups)?;
-            write(&mut to, &consumer_metrics(), &rows.consumers)?;
-            write(&mut to, &collected_metrics(), &rows.streams)?;
-            write(&mut to, &pattern_metrics(), &pattern_rows(snapshot))?;
-        }
-        write(&mut to, &build_metrics(), &[build_row()])?;
-        write(&mut to, &self_metrics(), &page)?;
-        write(&mut to, &error_metrics(), &error_rows(&self.errors))?;
-        write(&mut to, &process_metrics(), &[Row { labels: vec![], facts: &self.process }])
+/// Writes every metric of the page.
+pub(super) fn write(page: &Page, to: &mut Text) {
+    let whole_page = [Row { labels: Labels::default(), facts: page }];
+    to.write(&redis_metrics(), &whole_page);
+    if let Ok(snapshot) = &*page.outcome {
+        let server = snapshot.server.as_slice();
+        let plain: Vec<_> = server.iter().map(|server| Row { labels: Labels::default(), facts: server }).collect();
+        to.write(&instance_metrics(), &server.iter().map(instance_row).collect::<Vec<_>>());
+        to.write(&server_metrics(), &plain);
+        to.write(&server_error_metrics(), &server_error_rows(snapshot));
+        let rows = Rows::of(snapshot);
+        to.write(&stream_metrics(), &rows.streams);
+        to.write(&group_metrics(), &rows.groups);
+        to.write(&consumer_metrics(), &rows.consumers);
+        to.write(&collected_metrics(), &rows.streams);
+        to.write(&pattern_metrics(), &pattern_rows(snapshot));
     }
+    to.write(&build_metrics(), &[build_row()]);
+    to.write(&self_metrics(), &whole_page);
+    to.write(&error_metrics(), &error_rows(&page.errors));
+    to.write(&process_metrics(), &[Row { labels: Labels::default(), facts: &page.process }]);
 }
 
 fn redis_metrics<'a>() -> Vec<Metric<&'a Page>> {
@@ -379,7 +378,7 @@ fn process_metrics<'a>() -> Vec<Metric<&'a Process>> {
 fn list<T>(metrics: &[Metric<T>], labels: &'static str) -> Vec<Family> {
     let family = |metric: &Metric<T>| Family {
         name: metric.name,
-        kind: if matches!(metric.kind, MetricType::Counter) { "counter" } else { "gauge" },
+        kind: metric.kind.as_str(),
         labels,
         help: metric.help,
         absent: metric.absent,

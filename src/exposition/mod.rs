@@ -1,6 +1,7 @@
-//! A snapshot as metrics text. Nothing outside this folder knows prometheus-client.
+//! A snapshot as metrics text.
 
 pub mod format;
 pub mod metrics;
 pub mod page;
 mod rows;
+mod text;

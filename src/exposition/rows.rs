@@ -1,14 +1,10 @@
-//! The samples of one page: what each is made from, laid out by labels, and how they are written.
+//! The samples of one page: what each is made from, laid out by labels.
 
-use std::{borrow::Cow, collections::HashSet, fmt};
+use std::{borrow::Cow, collections::BTreeSet};
 
-use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-};
-
+use super::text::{Kind, Labels};
 use crate::model::{
-    error::Kind,
+    error,
     snapshot::{Clock, Consumer, Group, Name, Server, Snapshot, Stream, StreamState},
 };
 
@@ -30,7 +26,7 @@ pub(super) fn flag(yes: bool) -> Number {
 
 /// A metric: a line of one of the tables above.
 pub(super) struct Metric<T> {
-    pub(super) kind: MetricType,
+    pub(super) kind: Kind,
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     pub(super) absent: &'static str,
@@ -43,7 +39,7 @@ pub(super) const fn gauge<T>(
     absent: &'static str,
     value: fn(&T) -> Option<Number>,
 ) -> Metric<T> {
-    Metric { kind: MetricType::Gauge, name, help, absent, value }
+    Metric { kind: Kind::Gauge, name, help, absent, value }
 }
 
 pub(super) const fn counter<T>(
@@ -52,50 +48,13 @@ pub(super) const fn counter<T>(
     absent: &'static str,
     value: fn(&T) -> Option<Number>,
 ) -> Metric<T> {
-    Metric { kind: MetricType::Counter, name, help, absent, value }
+    Metric { kind: Kind::Counter, name, help, absent, value }
 }
-
-pub(super) type Labels<'a> = Vec<(&'static str, Cow<'a, str>)>;
 
 /// What the samples of one set of labels are made from.
-pub(super) struct Row<'a, T> {
-    pub(super) labels: Labels<'a>,
+pub(super) struct Row<T> {
+    pub(super) labels: Labels,
     pub(super) facts: T,
-}
-
-pub(super) fn write<T>(to: &mut DescriptorEncoder<'_>, metrics: &[Metric<T>], rows: &[Row<'_, T>]) -> fmt::Result {
-    for metric in metrics {
-        let mut samples = rows.iter().filter_map(|row| Some((&row.labels, (metric.value)(&row.facts)?))).peekable();
-        if samples.peek().is_none() {
-            continue;
-        }
-        // The crate puts `_total` behind a counter's name itself.
-        let name = metric.name.strip_suffix("_total").unwrap_or(metric.name);
-        let mut family = to.encode_descriptor(name, metric.help, None, metric.kind)?;
-        if rows.iter().all(|row| row.labels.is_empty()) {
-            // Without labels there is one sample, and the family is the metric itself.
-            if let Some((_, number)) = samples.next() {
-                number.encode(metric.kind, family)?;
-            }
-            continue;
-        }
-        for (labels, number) in samples {
-            number.encode(metric.kind, family.encode_family(labels)?)?;
-        }
-    }
-    Ok(())
-}
-
-impl Number {
-    fn encode(self, kind: MetricType, to: MetricEncoder<'_>) -> fmt::Result {
-        match (kind, self) {
-            (MetricType::Counter, Self::Count(count)) => ConstCounter::new(count).encode(to),
-            (MetricType::Counter, Self::Float(float)) => ConstCounter::new(float).encode(to),
-            (_, Self::Count(count)) => ConstGauge::new(count).encode(to),
-            (_, Self::Float(float)) => ConstGauge::new(float).encode(to),
-            (_, Self::Int(int)) => ConstGauge::new(int).encode(to),
-        }
-    }
 }
 
 /// A stream's samples come from this.
@@ -118,48 +77,44 @@ pub(super) struct GroupRow<'a> {
 /// them, in the order of their bytes, is on it.
 #[derive(Default)]
 pub(super) struct Rows<'a> {
-    pub(super) streams: Vec<Row<'a, StreamRow<'a>>>,
-    pub(super) groups: Vec<Row<'a, GroupRow<'a>>>,
-    pub(super) consumers: Vec<Row<'a, &'a Consumer>>,
+    pub(super) streams: Vec<Row<StreamRow<'a>>>,
+    pub(super) groups: Vec<Row<GroupRow<'a>>>,
+    pub(super) consumers: Vec<Row<&'a Consumer>>,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn of(snapshot: &'a Snapshot) -> Self {
         let mut rows = Self::default();
-        let mut shown = HashSet::new();
+        let mut shown = Shown::default();
         for (name, state) in &snapshot.streams {
-            let label = name.shown();
-            if shown.insert(label.clone()) {
-                rows.add_stream(snapshot.clock, label, state);
+            if let Some(label) = shown.first(name) {
+                rows.add_stream(snapshot.clock, &label, state);
             }
         }
         rows
     }
 
-    fn add_stream(&mut self, clock: Option<Clock>, label: Cow<'a, str>, state: &'a StreamState) {
+    fn add_stream(&mut self, clock: Option<Clock>, label: &str, state: &'a StreamState) {
         let (exists, collected, stream) = match state {
             StreamState::Found(stream) => (Some(true), stream.complete && stream.failures.is_empty(), Some(&**stream)),
             StreamState::Missing { .. } => (Some(false), true, None),
             StreamState::Failed { exists, .. } => (*exists, false, None),
             StreamState::NotCollected => (None, false, None),
         };
-        let labels = vec![("stream", label)];
+        let labels = Labels::default().with("stream", label);
         self.add_groups(clock, &labels, state);
         self.streams.push(Row { labels, facts: StreamRow { clock, exists, collected, stream } });
     }
 
-    fn add_groups(&mut self, clock: Option<Clock>, stream_labels: &Labels<'a>, state: &'a StreamState) {
-        let mut shown = HashSet::new();
+    fn add_groups(&mut self, clock: Option<Clock>, of_stream: &Labels, state: &'a StreamState) {
+        let mut shown = Shown::default();
         let mut add = |name: &'a Name, group: Option<&'a Group>| {
-            let label = name.shown();
-            if shown.insert(label.clone()) {
-                let mut labels = stream_labels.clone();
-                labels.push(("group", label));
-                if let Some(group) = group {
-                    add_consumers(&mut self.consumers, &labels, group);
-                }
-                self.groups.push(Row { labels, facts: GroupRow { clock, group } });
+            let Some(label) = shown.first(name) else { return };
+            let labels = of_stream.with("group", &label);
+            if let Some(group) = group {
+                add_consumers(&mut self.consumers, &labels, group);
             }
+            self.groups.push(Row { labels, facts: GroupRow { clock, group } });
         };
         match state {
             StreamState::Found(stream) => {
@@ -181,19 +136,30 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn add_consumers<'a>(rows: &mut Vec<Row<'a, &'a Consumer>>, group_labels: &Labels<'a>, group: &'a Group) {
-    let mut shown = HashSet::new();
+fn add_consumers<'a>(rows: &mut Vec<Row<&'a Consumer>>, of_group: &Labels, group: &'a Group) {
+    let mut shown = Shown::default();
     for consumer in &group.busy_consumers {
-        let label = consumer.name.shown();
-        if shown.insert(label.clone()) {
-            let mut labels = group_labels.clone();
-            labels.push(("consumer", label));
-            rows.push(Row { labels, facts: consumer });
+        if let Some(label) = shown.first(&consumer.name) {
+            rows.push(Row { labels: of_group.with("consumer", &label), facts: consumer });
         }
     }
 }
 
-pub(super) fn instance_row(server: &Server) -> Row<'_, &Server> {
+/// Names that are on the page, of those that another name may be shown like: with a character in place of what is not
+/// UTF-8.
+#[derive(Default)]
+struct Shown<'a>(BTreeSet<Cow<'a, str>>);
+
+impl<'a> Shown<'a> {
+    /// The name as a label; `None` where another one was shown like it.
+    fn first(&mut self, name: &'a Name) -> Option<Cow<'a, str>> {
+        let label = name.shown();
+        let is_first = !label.contains(char::REPLACEMENT_CHARACTER) || self.0.insert(label.clone());
+        is_first.then_some(label)
+    }
+}
+
+pub(super) fn instance_row(server: &Server) -> Row<&Server> {
     let fields = [
         ("redis_version", &server.redis_version),
         ("redis_mode", &server.mode),
@@ -201,30 +167,28 @@ pub(super) fn instance_row(server: &Server) -> Row<'_, &Server> {
         ("maxmemory_policy", &server.maxmemory_policy),
         ("valkey_version", &server.valkey_version),
     ];
-    let labels = fields.into_iter().filter_map(|(label, value)| Some((label, Cow::from(value.as_deref()?))));
-    Row { labels: labels.collect(), facts: server }
+    let known = fields.into_iter().filter_map(|(label, value)| Some((label, value.as_deref()?)));
+    Row { labels: known.fold(Labels::default(), |labels, (label, value)| labels.with(label, value)), facts: server }
 }
 
-pub(super) fn build_row() -> Row<'static, ()> {
-    let labels =
-        [("version", env!("CARGO_PKG_VERSION")), ("revision", env!("BUILD_REVISION")), ("rustc", env!("BUILD_RUSTC"))];
-    Row { labels: labels.map(|(label, value)| (label, value.into())).into(), facts: () }
+pub(super) fn build_row() -> Row<()> {
+    let labels = Labels::default().with("version", env!("CARGO_PKG_VERSION"));
+    Row { labels: labels.with("revision", env!("BUILD_REVISION")).with("rustc", env!("BUILD_RUSTC")), facts: () }
 }
 
-pub(super) fn error_rows(errors: &[u64; Kind::ALL.len()]) -> Vec<Row<'static, u64>> {
-    let row = |(kind, count): (Kind, &u64)| Row { labels: vec![("kind", kind.as_str().into())], facts: *count };
-    Kind::ALL.into_iter().zip(errors).map(row).collect()
+fn row(label: &str, value: &str, count: u64) -> Row<u64> {
+    Row { labels: Labels::default().with(label, value), facts: count }
 }
 
-pub(super) fn server_error_rows(snapshot: &Snapshot) -> Vec<Row<'_, u64>> {
+pub(super) fn error_rows(errors: &[u64; error::Kind::ALL.len()]) -> Vec<Row<u64>> {
+    error::Kind::ALL.into_iter().zip(errors).map(|(kind, count)| row("kind", kind.as_str(), *count)).collect()
+}
+
+pub(super) fn server_error_rows(snapshot: &Snapshot) -> Vec<Row<u64>> {
     let errors = snapshot.server.iter().flat_map(|server| &server.errors);
-    errors.map(|(error, count)| Row { labels: vec![("err", error.into())], facts: *count }).collect()
+    errors.map(|(error, count)| row("err", error, *count)).collect()
 }
 
-pub(super) fn pattern_rows(snapshot: &Snapshot) -> Vec<Row<'_, u64>> {
-    let row = |(pattern, streams): (&'_ String, &u64)| Row {
-        labels: vec![("pattern", Cow::Owned(pattern.clone()))],
-        facts: *streams,
-    };
-    snapshot.patterns.iter().map(row).collect()
+pub(super) fn pattern_rows(snapshot: &Snapshot) -> Vec<Row<u64>> {
+    snapshot.patterns.iter().map(|(pattern, streams)| row("pattern", pattern, *streams)).collect()
 }

@@ -1,7 +1,6 @@
 //! What each path answers, and to whom.
 
 use std::{
-    fmt,
     future::Future,
     io::{self, Write},
     net::IpAddr,
@@ -32,11 +31,7 @@ pub trait Pages: Send + Sync + 'static {
     /// The metrics page in this format. Takes no longer than `time_limit`, if there is one.
     ///
     /// Dropped before its end if the client disconnects.
-    fn metrics(
-        &self,
-        format: Format,
-        time_limit: Option<Duration>,
-    ) -> impl Future<Output = Result<String, fmt::Error>> + Send;
+    fn metrics(&self, format: Format, time_limit: Option<Duration>) -> impl Future<Output = String> + Send;
 
     /// What the page for people shows.
     fn report(&self) -> impl Future<Output = Report> + Send;
@@ -122,9 +117,7 @@ impl<P: Pages> Site<P> {
 
     async fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let format = negotiation::format(headers);
-        let Ok(page) = self.pages.metrics(format, negotiation::time_limit(headers)).await else {
-            return text(StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error: the page cannot be written\n");
-        };
+        let page = self.pages.metrics(format, negotiation::time_limit(headers)).await;
         let mut response = compressed(headers, format.content_type(), page);
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
         response

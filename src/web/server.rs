@@ -199,7 +199,7 @@ async fn until_deadline<T>(mut connection: Pin<&mut impl Future<Output = T>>, ac
 
 #[cfg(test)]
 mod tests {
-    use std::{fmt, future::pending, io::Write, net};
+    use std::{future::pending, io::Write, net};
 
     use tokio::sync::mpsc;
 
@@ -218,7 +218,7 @@ mod tests {
     }
 
     impl Pages for Endless {
-        async fn metrics(&self, _: Format, _: Option<Duration>) -> Result<String, fmt::Error> {
+        async fn metrics(&self, _: Format, _: Option<Duration>) -> String {
             self.0.send("begun").unwrap();
             let _begun = Begun(self);
             pending().await

@@ -32,7 +32,7 @@ const MODULES: [Module; 11] = [
         modules: &["exposition", "model", "process", "redis"],
         crates: &["futures_util", "tokio", "tracing"],
     },
-    Module { name: "exposition", modules: &["model", "process"], crates: &["memchr", "prometheus_client"] },
+    Module { name: "exposition", modules: &["model", "process"], crates: &["itoa", "zmij"] },
     Module { name: "report", modules: &["model"], crates: &["serde"] },
     Module {
         name: "status",
