@@ -137,9 +137,10 @@ impl<'a> Rows<'a> {
 }
 
 fn add_consumers<'a>(rows: &mut Vec<Row<&'a Consumer>>, of_group: &Labels, group: &'a Group) {
-    let mut shown = Shown::default();
+    let mut shown = BTreeSet::new();
     for consumer in &group.busy_consumers {
-        if let Some(label) = shown.first(&consumer.name) {
+        let label = consumer.name.shown();
+        if shown.insert(label.clone()) {
             rows.push(Row { labels: of_group.with("consumer", &label), facts: consumer });
         }
     }

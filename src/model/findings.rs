@@ -377,7 +377,7 @@ fn wrong_type(stream: &Name, access: &Access) -> Finding {
 }
 
 fn moved_away(stream: &Name, access: &Access) -> Option<String> {
-    let to: Name = [stream.as_bytes(), b".moved"].concat().into();
+    let to = Name::from(&*[stream.as_bytes(), b".moved"].concat());
     access.command(&[P("RENAMENX"), N(stream), N(&to)])
 }
 

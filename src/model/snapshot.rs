@@ -3,13 +3,13 @@
 //! Knows nothing of Redis's protocol, of metrics or of HTTP. What Redis did not say is `None`; nothing here is made up.
 //! The clock is a fact like any other: it is Redis's own, read in the same collection.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
-use crate::model::{backlog::Backlog, error::Error};
+use crate::model::{backlog::Backlog, by_name::ByName, error::Error};
 
-/// The name of a stream, group or consumer. Redis allows any bytes.
+/// The name of a stream, group or consumer. Redis allows any bytes. A clone shares them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Vec<u8>);
+pub struct Name(Arc<[u8]>);
 
 impl Name {
     /// The name as Redis knows it.
@@ -27,13 +27,13 @@ impl Name {
 
 impl From<&str> for Name {
     fn from(name: &str) -> Self {
-        Self(name.as_bytes().to_vec())
+        name.as_bytes().into()
     }
 }
 
-impl From<Vec<u8>> for Name {
-    fn from(name: Vec<u8>) -> Self {
-        Self(name)
+impl From<&[u8]> for Name {
+    fn from(name: &[u8]) -> Self {
+        Self(name.into())
     }
 }
 
@@ -164,7 +164,7 @@ pub struct Stream {
     /// What `XINFO STREAM` says.
     pub facts: StreamFacts,
     /// The groups that are wanted, by name; none where `XINFO GROUPS` was refused.
-    pub groups: BTreeMap<Name, Group>,
+    pub groups: ByName<Group>,
     /// Groups that were named and are not there.
     pub missing_groups: Vec<Name>,
     /// Commands about this stream that were refused, or whose replies could not be read.
@@ -316,6 +316,6 @@ mod tests {
 
     #[test]
     fn a_name_of_any_bytes_can_be_shown() {
-        assert_eq!(Name::from(b"a\xffb".to_vec()).shown(), "a\u{fffd}b");
+        assert_eq!(Name::from(&b"a\xffb"[..]).shown(), "a\u{fffd}b");
     }
 }

@@ -8,7 +8,7 @@
 //! Everything goes into the [`Progress`], which is a snapshot at any moment: a deadline costs only what was not reached.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, btree_map::Entry},
     fmt,
     sync::{
         Arc,
@@ -249,11 +249,11 @@ impl Collector {
         let known = &mut *progress.lock();
         let named = self.selection.exact.iter().map(|(key, groups)| (key, groups, true));
         for (key, groups, named) in named.chain(found.map(|(key, groups)| (key, groups, false))) {
-            if let Some(stream) = known.streams.get_mut(key) {
-                stream.wanted.merge(groups);
-            } else {
-                let stream = KnownStream { wanted: groups.clone(), named, state: State::Unknown };
-                known.streams.insert(key.clone(), stream);
+            match known.streams.entry(key.clone()) {
+                Entry::Occupied(stream) => stream.into_mut().wanted.merge(groups),
+                Entry::Vacant(place) => {
+                    place.insert(KnownStream { wanted: groups.clone(), named, state: State::Unknown });
+                }
             }
         }
         let is_open = |stream: &KnownStream, named| stream.named == named && matches!(stream.state, State::Unknown);

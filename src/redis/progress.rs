@@ -10,6 +10,7 @@ use crate::{
     config::Groups,
     model::{
         backlog::{Backlog, Count, LagTrust, Reading},
+        by_name::ByName,
         error::Error,
         snapshot::{
             Clock, Consumer, Group, GroupFacts, Name, OldestPending, Server, Snapshot, Stream, StreamFacts, StreamId,
@@ -85,7 +86,7 @@ pub(super) enum State {
 pub(super) struct Found {
     pub(super) stream: StreamFacts,
     /// Its groups; `None` where `XINFO GROUPS` was refused.
-    pub(super) groups: Option<BTreeMap<Name, GroupFacts>>,
+    pub(super) groups: Option<ByName<GroupFacts>>,
     pub(super) evidence: Evidence,
     pub(super) pending: BTreeMap<Name, Pending>,
     pub(super) failures: Vec<Error>,
@@ -152,8 +153,8 @@ impl KnownStream {
 impl Found {
     fn into_stream(self, wanted: &Groups, trust: LagTrust) -> Stream {
         let Self { stream, groups, evidence, mut pending, failures, open } = self;
-        let missing = |groups: &BTreeMap<Name, GroupFacts>| {
-            wanted.named.iter().filter(|name| !groups.contains_key(*name)).cloned().collect()
+        let missing = |groups: &ByName<GroupFacts>| {
+            wanted.named.iter().filter(|name| groups.get(name).is_none()).cloned().collect()
         };
         let missing_groups = groups.as_ref().map(missing).unwrap_or_default();
         let group = |(name, facts): (Name, GroupFacts)| {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::resp::Item;
+use super::resp::{Item, List};
 
 use crate::model::{
     backlog::{Count, LagTrust},
@@ -89,7 +89,7 @@ fn error_count(field: &str, value: &str) -> Option<(String, u64)> {
 /// `SCAN`: the cursor for the next page, 0 after the last one, and the keys of this page.
 pub(crate) fn scan_page(reply: Item<'_>) -> Result<(u64, Vec<Name>), Error> {
     let [cursor, keys] = items(reply)?;
-    let keys = list(keys)?.into_iter().map(name).collect::<Result<_, _>>()?;
+    let keys = list(keys)?.map(name).collect::<Result<_, _>>()?;
     Ok((number(cursor)?, keys))
 }
 
@@ -97,9 +97,8 @@ pub(crate) fn scan_page(reply: Item<'_>) -> Result<(u64, Vec<Name>), Error> {
 pub(crate) fn cluster_masters(reply: Item<'_>) -> Result<BTreeSet<(String, u16)>, Error> {
     let master = |range: Item<'_>| {
         // First and last slot, then the master, then its replicas.
-        let node =
-            list(range)?.into_iter().nth(2).ok_or_else(|| Error::protocol("a master for each range of slots"))?;
-        let mut node = list(node)?.into_iter();
+        let node = list(range)?.nth(2).ok_or_else(|| Error::protocol("a master for each range of slots"))?;
+        let mut node = list(node)?;
         let (Some(host), Some(port)) = (node.next(), node.next()) else {
             return Err(Error::protocol("a host and a port"));
         };
@@ -107,7 +106,7 @@ pub(crate) fn cluster_masters(reply: Item<'_>) -> Result<BTreeSet<(String, u16)>
         let port = u16::try_from(number(port)?).map_err(|_| Error::protocol("a port"))?;
         Ok((host, port))
     };
-    list(reply)?.into_iter().map(master).collect()
+    list(reply)?.map(master).collect()
 }
 
 /// `HELLO`: for which groups this server's lag is exact, by its name and version.
@@ -168,14 +167,14 @@ fn size(value: &Item<'_>) -> usize {
         Item::Text(bytes) => bytes.len(),
         // The fields, where they were left out.
         Item::Int(bytes) => usize::try_from(*bytes).unwrap_or(0),
-        Item::List(values) => values.iter().map(size).sum(),
+        Item::List(values) => values.clone().map(|value| size(&value)).sum(),
         _ => 0,
     }
 }
 
 /// `XINFO GROUPS`.
 pub(crate) fn groups(reply: Item<'_>) -> Result<Vec<(Name, GroupFacts)>, Error> {
-    list(reply)?.into_iter().map(group).collect()
+    list(reply)?.map(group).collect()
 }
 
 fn group(reply: Item<'_>) -> Result<(Name, GroupFacts), Error> {
@@ -214,7 +213,7 @@ pub(crate) struct Moment {
 
 /// The script's reply; `None` where the stream has more groups than the script takes.
 pub(crate) fn moment(reply: Item<'_>) -> Result<Option<Moment>, Error> {
-    if reply == Item::Null {
+    if matches!(reply, Item::Null) {
         return Ok(None);
     }
     let [length, entries_added, last_generated, first, last, payload, groups, counts] = items(reply)?;
@@ -229,7 +228,7 @@ pub(crate) fn moment(reply: Item<'_>) -> Result<Option<Moment>, Error> {
         first: nullable(first, id)?,
         last: nullable(last, id)?,
     };
-    let counts = list(counts)?.into_iter().map(count).collect::<Result<_, _>>()?;
+    let counts = list(counts)?.map(count).collect::<Result<_, _>>()?;
     let payload = usize::try_from(number(payload)?).unwrap_or(usize::MAX);
     Ok(Some(Moment { stream, payload, groups: groups.into_iter().map(exact_in_lua).collect(), counts }))
 }
@@ -255,12 +254,12 @@ fn count(reply: Item<'_>) -> Result<Count, Error> {
 
 /// The first entry of `XRANGE ... COUNT 1`.
 pub(crate) fn first_entry(reply: Item<'_>) -> Result<Option<StreamId>, Error> {
-    Ok(list(reply)?.into_iter().next().map(entry_id).transpose()?.flatten())
+    Ok(list(reply)?.next().map(entry_id).transpose()?.flatten())
 }
 
 /// `XPENDING key group - + 1`: the lowest pending entry. One that no consumer holds has an empty or null name.
 pub(crate) fn oldest_pending(reply: Item<'_>) -> Result<Option<OldestPending>, Error> {
-    let Some(entry) = nullable(reply, list)?.and_then(|entries| entries.into_iter().next()) else { return Ok(None) };
+    let Some(entry) = nullable(reply, list)?.and_then(|mut entries| entries.next()) else { return Ok(None) };
     let [entry_id, consumer, idle, deliveries] = items(entry)?;
     Ok(Some(OldestPending {
         id: id(entry_id)?,
@@ -278,12 +277,12 @@ pub(crate) fn pending_consumers(reply: Item<'_>) -> Result<Vec<(Name, u64)>, Err
         let [consumer, pending] = items(consumer)?;
         Ok((name(consumer)?, number(pending)?))
     };
-    nullable(consumers, list)?.unwrap_or_default().into_iter().map(consumer).collect()
+    nullable(consumers, list)?.unwrap_or_default().map(consumer).collect()
 }
 
 /// `XINFO CONSUMERS`: each consumer and its `idle` in milliseconds.
 pub(crate) fn idle_consumers(reply: Item<'_>) -> Result<BTreeMap<Name, u64>, Error> {
-    list(reply)?.into_iter().map(idle_consumer).collect()
+    list(reply)?.map(idle_consumer).collect()
 }
 
 fn idle_consumer(reply: Item<'_>) -> Result<(Name, u64), Error> {
@@ -303,26 +302,29 @@ fn need<T>(field: Option<T>, name: &str) -> Result<T, Error> {
 }
 
 fn nullable<'a, T>(value: Item<'a>, read: impl FnOnce(Item<'a>) -> Result<T, Error>) -> Result<Option<T>, Error> {
-    if value == Item::Null { Ok(None) } else { read(value).map(Some) }
+    if matches!(value, Item::Null) { Ok(None) } else { read(value).map(Some) }
 }
 
 /// Field and value pairs, in a flat list.
 fn fields(reply: Item<'_>) -> Result<impl Iterator<Item = (&[u8], Item<'_>)>, Error> {
-    let flat = list(reply)?;
+    let mut flat = list(reply)?;
     if !flat.len().is_multiple_of(2) {
         return Err(Error::protocol("pairs of field and value"));
     }
-    let mut flat = flat.into_iter();
     // A field whose name is no string is none that is known.
     Ok(std::iter::from_fn(move || Some((bytes(flat.next()?).unwrap_or_default(), flat.next()?))))
 }
 
 /// A list of just this many.
 fn items<const N: usize>(reply: Item<'_>) -> Result<[Item<'_>; N], Error> {
-    list(reply)?.try_into().map_err(|_| Error::protocol(format_args!("a list of {N}")))
+    let mut list = list(reply)?;
+    if list.len() != N {
+        return Err(Error::protocol(format_args!("a list of {N}")));
+    }
+    Ok(std::array::from_fn(|_| list.next().unwrap_or(Item::Unreadable)))
 }
 
-fn list(reply: Item<'_>) -> Result<Vec<Item<'_>>, Error> {
+fn list(reply: Item<'_>) -> Result<List<'_>, Error> {
     match reply {
         Item::List(items) => Ok(items),
         Item::Error(error) => Err(error.into()),
@@ -339,7 +341,7 @@ fn bytes(reply: Item<'_>) -> Result<&[u8], Error> {
 }
 
 fn name(reply: Item<'_>) -> Result<Name, Error> {
-    bytes(reply).map(|name| name.to_vec().into())
+    bytes(reply).map(Name::from)
 }
 
 fn integer(reply: Item<'_>) -> Result<i64, Error> {
@@ -366,10 +368,14 @@ fn id(reply: Item<'_>) -> Result<StreamId, Error> {
 }
 
 fn digits(text: &[u8]) -> Option<u64> {
-    let digit = |number: u64, byte: &u8| {
-        number.checked_mul(10)?.checked_add(byte.checked_sub(b'0').filter(|digit| *digit <= 9)?.into())
-    };
-    (!text.is_empty()).then(|| text.iter().try_fold(0, digit))?
+    // No number of so many digits is too large.
+    const SHORT: usize = 19;
+    let digit = |byte: &u8| byte.checked_sub(b'0').filter(|digit| *digit <= 9).map(u64::from);
+    match text.len() {
+        0 => None,
+        1..=SHORT => text.iter().try_fold(0, |number: u64, byte| Some(number * 10 + digit(byte)?)),
+        _ => text.iter().try_fold(0, |number: u64, byte| number.checked_mul(10)?.checked_add(digit(byte)?)),
+    }
 }
 
 /// The id of an entry, whose payload is dropped here; null where there is no entry.

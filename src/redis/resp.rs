@@ -4,6 +4,8 @@
 //! peer announces. This one has limits, copies no strings, and leaves out the fields of entries, of which
 //! only the size is needed.
 
+use std::fmt;
+
 use redis::{ServerError, Value};
 
 /// The longest string of a reply. An entry's field of more is beyond what an exporter should move.
@@ -20,8 +22,6 @@ const DEEPEST: usize = 8;
 const KEPT_WHOLE: usize = 16 << 10;
 /// A reply has about so many bytes.
 const EXPECTED_BYTES: usize = 400;
-/// Room for so many items is made at once.
-const EXPECTED_ITEMS: usize = 64;
 const INCOMPLETE: &str = "a reply is incomplete";
 /// In a reply that carries entries, lists at this depth are an entry's fields and values.
 const DEPTH_OF_FIELDS: usize = 2;
@@ -41,24 +41,24 @@ impl Scanner {
     /// A sentence, where this is not RESP2, or a length is beyond the limits.
     pub(super) fn end_of_reply(&mut self, buffer: &[u8]) -> Result<Option<usize>, String> {
         loop {
-            let Some((kind, line, after)) = line(buffer, self.at)? else { return Ok(None) };
-            if after > LONGEST_REPLY {
+            let Some(header) = header(buffer, self.at)? else { return Ok(None) };
+            if header.after > LONGEST_REPLY {
                 return Err(format!("a reply is longer than {LONGEST_REPLY} bytes"));
             }
-            self.at = match (kind, length(kind, line)?) {
-                (b'*', Some(items)) if items > 0 => {
+            self.at = match (header.kind, header.length) {
+                (b'*', items) if items > 0 => {
                     if self.open.len() == DEEPEST {
                         return Err("a reply has too many lists within lists".to_owned());
                     }
                     self.open.push(items);
-                    after
+                    header.after
                     // The list itself is complete with its last item.
                 }
-                (b'$', Some(bytes)) if buffer.len() < after + bytes + 2 => return Ok(None),
-                (kind, length) => {
-                    let end = if kind == b'$' { length.map_or(after, |bytes| after + bytes + 2) } else { after };
+                (b'$', _) if buffer.len() < header.end() => return Ok(None),
+                _ => {
+                    let end = header.end();
                     if self.complete_item() {
-                        *self = Self::default();
+                        self.at = 0;
                         return Ok(Some(end));
                     }
                     end
@@ -80,52 +80,81 @@ impl Scanner {
     }
 }
 
-/// A line: its type, the rest of it, and where the next one begins.
-type Line<'a> = (u8, &'a [u8], usize);
+/// The line that an item begins with.
+struct Header<'a> {
+    kind: u8,
+    line: &'a [u8],
+    /// The number that the line is; `None` where it is none, or means null.
+    number: Option<i64>,
+    /// The bytes of a string, or the items of a list; 0 where it is null, or something else.
+    length: usize,
+    /// Where what follows begins.
+    after: usize,
+}
 
-/// The line that begins here, if its end is there.
-fn line(buffer: &[u8], at: usize) -> Result<Option<Line<'_>>, String> {
-    let Some((kind, rest)) = buffer.get(at..).and_then(<[u8]>::split_first) else { return Ok(None) };
-    if !b"+-:$*".contains(kind) {
-        return Err(format!("a reply begins with byte {kind}, which is not Redis's protocol"));
-    }
-    match rest.iter().take(LONGEST_LINE).position(|byte| *byte == b'\n') {
-        Some(end) => {
-            let line = rest.get(..end).unwrap_or_default();
-            Ok(Some((*kind, line.strip_suffix(b"\r").unwrap_or(line), at + end + 2)))
-        }
-        None if rest.len() >= LONGEST_LINE => Err(format!("a line of a reply is longer than {LONGEST_LINE} bytes")),
-        None => Ok(None),
+impl Header<'_> {
+    /// Where the item ends; a list's first item begins there.
+    fn end(&self) -> usize {
+        if self.kind == b'$' && self.number.is_some() { self.after + self.length + 2 } else { self.after }
     }
 }
 
-/// The length that a string or a list announces; `None` for null, and for what has no length.
-fn length(kind: u8, line: &[u8]) -> Result<Option<usize>, String> {
+/// The line that begins here, if its end is there.
+fn header(buffer: &[u8], at: usize) -> Result<Option<Header<'_>>, String> {
+    let Some((&kind, rest)) = buffer.get(at..).and_then(<[u8]>::split_first) else { return Ok(None) };
+    if let (b'$' | b'*' | b':', Some((line, number))) = (kind, short_number(rest)) {
+        let after = at + line.len() + "$\r\n".len();
+        return Ok(Some(Header { kind, line, number: Some(number), length: length(kind, number)?, after }));
+    }
+    if !b"+-:$*".contains(&kind) {
+        return Err(format!("a reply begins with byte {kind}, which is not Redis's protocol"));
+    }
+    let Some(end) = rest.iter().take(LONGEST_LINE).position(|byte| *byte == b'\n') else {
+        let is_too_long = rest.len() >= LONGEST_LINE;
+        return if is_too_long {
+            Err(format!("a line of a reply is longer than {LONGEST_LINE} bytes"))
+        } else {
+            Ok(None)
+        };
+    };
+    let line = rest.get(..end).unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let number = std::str::from_utf8(line).ok().and_then(|text| text.parse().ok());
+    let (number, length) = match (kind, number) {
+        (b'$' | b'*', Some(-1)) | (b'+' | b'-', _) => (None, 0),
+        (b'$' | b'*', None) => return Err("a reply announces a length that is no number, or too large".to_owned()),
+        (_, Some(number)) => (Some(number), length(kind, number)?),
+        (_, None) => (None, 0),
+    };
+    Ok(Some(Header { kind, line, number, length, after: at + end + 2 }))
+}
+
+/// A line of a few digits, as nearly all are, if its end is there.
+fn short_number(rest: &[u8]) -> Option<(&[u8], i64)> {
+    // No number of so many digits is too large.
+    const SHORT: usize = 18;
+    let mut number = 0;
+    for (at, byte) in rest.iter().take(SHORT).enumerate() {
+        match byte {
+            b'0'..=b'9' => number = number * 10 + i64::from(byte - b'0'),
+            b'\r' if at > 0 && rest.get(at + 1) == Some(&b'\n') => return Some((rest.get(..at)?, number)),
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// The length that a string or a list announces, if that is within the limits.
+fn length(kind: u8, number: i64) -> Result<usize, String> {
     let most = match kind {
         b'$' => LONGEST_STRING,
         b'*' => MOST_ITEMS,
-        _ => return Ok(None),
+        _ => return Ok(0),
     };
-    match number(line) {
-        Some(-1) => Ok(None),
-        Some(length) => match usize::try_from(length) {
-            Ok(length) if length <= most => Ok(Some(length)),
-            _ => Err(format!("a reply announces a length of {length}, more than {most}")),
-        },
-        None => Err(format!("a reply announces a length that is no number, or more than {most}")),
+    match usize::try_from(number) {
+        Ok(length) if length <= most => Ok(length),
+        _ => Err(format!("a reply announces a length of {number}, more than {most}")),
     }
-}
-
-fn number(line: &[u8]) -> Option<i64> {
-    // Nearly all are short: they need no look at an overflow.
-    const SHORT: usize = 18;
-    let (negative, digits) = line.strip_prefix(b"-").map_or((false, line), |digits| (true, digits));
-    if digits.is_empty() || digits.len() > SHORT {
-        return std::str::from_utf8(line).ok()?.parse().ok();
-    }
-    let digit = |number: i64, byte: &u8| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'));
-    let number = digits.iter().try_fold(0, digit)?;
-    Some(if negative { -number } else { number })
 }
 
 /// A reply, or a part of it. Strings are borrowed from the bytes that were received.
@@ -134,10 +163,53 @@ pub(crate) enum Item<'a> {
     Null,
     Int(i64),
     Text(&'a [u8]),
-    List(Vec<Item<'a>>),
+    List(List<'a>),
     Error(ServerError),
     /// It has an end, but not the form of a reply.
     Unreadable,
+}
+
+/// The items of a list, which are read as they are asked for.
+#[derive(Clone, Default)]
+pub(crate) struct List<'a> {
+    /// The reply from the next item on.
+    rest: &'a [u8],
+    left: usize,
+    depth: usize,
+    carries_entries: bool,
+}
+
+impl<'a> Iterator for List<'a> {
+    type Item = Item<'a>;
+
+    fn next(&mut self) -> Option<Item<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let mut cursor = Cursor { reply: self.rest, at: 0 };
+        let item = cursor.item(self.depth, self.carries_entries).unwrap_or(Item::Unreadable);
+        if let Item::List(list) = &item {
+            cursor.skip(list.left);
+        }
+        self.rest = self.rest.get(cursor.at..).unwrap_or_default();
+        Some(item)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for List<'_> {}
+
+impl PartialEq for List<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.clone().eq(other.clone())
+    }
+}
+
+impl fmt::Debug for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
 }
 
 /// The replies to the commands of one request, in order.
@@ -206,26 +278,27 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    /// Moves behind the next line, and behind the string that follows it.
+    fn header(&mut self) -> Result<Header<'a>, String> {
+        let header = header(self.reply, self.at)?.ok_or(INCOMPLETE)?;
+        self.at = header.end();
+        Ok(header)
+    }
+
+    /// Reads an item, but of a list only how long it is.
     fn item(&mut self, depth: usize, carries_entries: bool) -> Result<Item<'a>, String> {
         let begin = self.at;
-        let (kind, line, after) = line(self.reply, self.at)?.ok_or(INCOMPLETE)?;
-        self.at = after;
-        match kind {
-            b'$' => Ok(length(kind, line)?.map_or(Item::Null, |bytes| Item::Text(self.string(bytes)))),
-            b':' => number(line).map(Item::Int).ok_or_else(|| "a reply has an integer that is none".to_owned()),
-            b'*' => match length(kind, line)? {
-                None => Ok(Item::Null),
-                Some(items) if carries_entries && depth == DEPTH_OF_FIELDS => self.size(items),
-                Some(items) => {
-                    // The peer may announce many and send none.
-                    let mut list = Vec::with_capacity(items.min(EXPECTED_ITEMS));
-                    for _ in 0..items {
-                        list.push(self.item(depth + 1, carries_entries)?);
-                    }
-                    Ok(Item::List(list))
-                }
-            },
-            b'+' => Ok(Item::Text(line)),
+        let Header { kind, line, number, length, after } = self.header()?;
+        match (kind, number) {
+            (b'$', Some(_)) => Ok(Item::Text(self.reply.get(after..after + length).unwrap_or_default())),
+            (b'*', Some(_)) if carries_entries && depth == DEPTH_OF_FIELDS => self.size(length),
+            (b'*', Some(_)) => {
+                let rest = self.reply.get(after..).unwrap_or_default();
+                Ok(Item::List(List { rest, left: length, depth: depth + 1, carries_entries }))
+            }
+            (b'$' | b'*', None) => Ok(Item::Null),
+            (b':', number) => number.map(Item::Int).ok_or_else(|| "a reply has an integer that is none".to_owned()),
+            (b'+', _) => Ok(Item::Text(line)),
             // An error, as redis-rs reads it.
             _ => match redis::parse_redis_value(self.reply.get(begin..after).unwrap_or_default()) {
                 Ok(Value::ServerError(error)) => Ok(Item::Error(error)),
@@ -234,20 +307,25 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn string(&mut self, bytes: usize) -> &'a [u8] {
-        let begin = self.at;
-        self.at += bytes + 2;
-        self.reply.get(begin..begin + bytes).unwrap_or_default()
+    /// Moves behind so many items.
+    fn skip(&mut self, items: usize) {
+        let mut left = items;
+        while left > 0
+            && let Ok(header) = self.header()
+        {
+            left -= 1;
+            if header.kind == b'*' {
+                left += header.length;
+            }
+        }
     }
 
     /// How many bytes the strings of a list have.
     fn size(&mut self, items: usize) -> Result<Item<'a>, String> {
         let mut size = 0;
         for _ in 0..items {
-            let (kind, line, after) = line(self.reply, self.at)?.ok_or(INCOMPLETE)?;
-            let bytes = if kind == b'$' { length(kind, line)? } else { None };
-            self.at = bytes.map_or(after, |bytes| after + bytes + 2);
-            size += bytes.unwrap_or(0);
+            let header = self.header()?;
+            size += if header.kind == b'$' { header.length } else { 0 };
         }
         Ok(Item::Int(i64::try_from(size).unwrap_or(i64::MAX)))
     }
@@ -255,24 +333,17 @@ impl<'a> Cursor<'a> {
     /// Copies the reply, with the number of their bytes in place of an entry's fields.
     fn copy_without_fields(&mut self, depth: usize, to: &mut Vec<u8>) -> Result<(), String> {
         let begin = self.at;
-        let (kind, line, after) = line(self.reply, self.at)?.ok_or(INCOMPLETE)?;
-        self.at = after;
-        match (kind, length(kind, line)?) {
-            (b'*', Some(items)) if depth == DEPTH_OF_FIELDS => {
-                if let Item::Int(size) = self.size(items)? {
-                    to.extend_from_slice(format!(":{size}\r\n").as_bytes());
-                }
+        let header = self.header()?;
+        let is_list = header.kind == b'*' && header.number.is_some();
+        if is_list && depth == DEPTH_OF_FIELDS {
+            if let Item::Int(size) = self.size(header.length)? {
+                to.extend_from_slice(format!(":{size}\r\n").as_bytes());
             }
-            (b'*', Some(items)) => {
-                to.extend_from_slice(self.reply.get(begin..after).unwrap_or_default());
-                for _ in 0..items {
-                    self.copy_without_fields(depth + 1, to)?;
-                }
-            }
-            (_, bytes) => {
-                self.at = bytes.map_or(after, |bytes| after + bytes + 2);
-                to.extend_from_slice(self.reply.get(begin..self.at).unwrap_or_default());
-            }
+            return Ok(());
+        }
+        to.extend_from_slice(self.reply.get(begin..self.at).unwrap_or_default());
+        for _ in 0..if is_list { header.length } else { 0 } {
+            self.copy_without_fields(depth + 1, to)?;
         }
         Ok(())
     }
@@ -335,26 +406,41 @@ mod tests {
         ended.map(|()| replies)
     }
 
-    fn items(replies: &Replies) -> Vec<Item<'_>> {
-        replies.items().collect()
+    fn values(replies: &Replies) -> Vec<Value> {
+        replies.items().map(value).collect()
+    }
+
+    fn value(item: Item<'_>) -> Value {
+        match item {
+            Item::Null => Value::Nil,
+            Item::Int(int) => Value::Int(int),
+            Item::Text(bytes) => Value::BulkString(bytes.to_vec()),
+            Item::List(items) => Value::Array(items.map(value).collect()),
+            Item::Error(error) => Value::ServerError(error),
+            Item::Unreadable => Value::SimpleString("unreadable".to_owned()),
+        }
+    }
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
     }
 
     #[test]
     fn replies_are_read_in_pieces_of_any_size() {
         let bytes =
             b"+OK\r\n:-5\r\n$-1\r\n*-1\r\n*0\r\n$0\r\n\r\n*3\r\n$3\r\na\r\n\r\n*2\r\n:1\r\n*1\r\n$1\r\nb\r\n$-1\r\n";
-        let nested = Item::List(vec![Item::Int(1), Item::List(vec![Item::Text(b"b")])]);
+        let nested = Value::Array(vec![Value::Int(1), Value::Array(vec![text("b")])]);
         let expected = [
-            Item::Text(b"OK"),
-            Item::Int(-5),
-            Item::Null,
-            Item::Null,
-            Item::List(vec![]),
-            Item::Text(b""),
-            Item::List(vec![Item::Text(b"a\r\n"), nested, Item::Null]),
+            text("OK"),
+            Value::Int(-5),
+            Value::Nil,
+            Value::Nil,
+            Value::Array(vec![]),
+            text(""),
+            Value::Array(vec![text("a\r\n"), nested, Value::Nil]),
         ];
         for piece in 1..=bytes.len() {
-            assert_eq!(items(&read(bytes, piece).unwrap()), expected, "{piece}");
+            assert_eq!(values(&read(bytes, piece).unwrap()), expected, "{piece}");
         }
     }
 
@@ -373,29 +459,32 @@ mod tests {
 
     #[test]
     fn a_reply_that_cannot_be_read_does_not_take_the_next_one_with_it() {
-        assert_eq!(items(&read(b":many\r\n:1\r\n", 3).unwrap()), [Item::Unreadable, Item::Int(1)]);
+        let replies = read(b":many\r\n:1\r\n*2\r\n:many\r\n:2\r\n", 3).unwrap();
+        let unreadable = value(Item::Unreadable);
+        let list = Value::Array(vec![unreadable.clone(), Value::Int(2)]);
+        assert_eq!(values(&replies), [unreadable, Value::Int(1), list]);
     }
 
     #[test]
     fn the_fields_of_an_entry_are_measured_and_left_out() {
         for bytes in [3, 2 * KEPT_WHOLE] {
-            let value = "x".repeat(bytes);
+            let long = "x".repeat(bytes);
             let reply = format!(
-                "*4\r\n$6\r\nlength\r\n:1\r\n$11\r\nfirst-entry\r\n*2\r\n$3\r\n7-0\r\n*4\r\n$1\r\na\r\n${bytes}\r\n{value}\r\n$-1\r\n$2\r\nef\r\n"
+                "*4\r\n$6\r\nlength\r\n:1\r\n$11\r\nfirst-entry\r\n*2\r\n$3\r\n7-0\r\n*4\r\n$1\r\na\r\n${bytes}\r\n{long}\r\n$-1\r\n$2\r\nef\r\n"
             );
             assert_eq!(Scanner::default().end_of_reply(reply.as_bytes()), Ok(Some(reply.len())));
             let of = |carries_entries, fields| {
                 let mut replies = Replies::default();
                 replies.push(reply.as_bytes(), carries_entries).unwrap();
-                let entry = Item::List(vec![Item::Text(b"7-0"), fields]);
-                let expected = vec![Item::Text(b"length"), Item::Int(1), Item::Text(b"first-entry"), entry];
-                assert_eq!(replies.only(), Item::List(expected));
+                let entry = Value::Array(vec![text("7-0"), fields]);
+                let expected = vec![text("length"), Value::Int(1), text("first-entry"), entry];
+                assert_eq!(value(replies.only()), Value::Array(expected));
                 replies.bytes.len()
             };
-            let kept = of(true, Item::Int(i64::try_from(bytes).unwrap() + 3));
+            let kept = of(true, Value::Int(i64::try_from(bytes).unwrap() + 3));
             assert!(kept < KEPT_WHOLE, "{kept}");
-            let fields = vec![Item::Text(b"a"), Item::Text(value.as_bytes()), Item::Null, Item::Text(b"ef")];
-            of(false, Item::List(fields));
+            let fields = vec![text("a"), text(&long), Value::Nil, text("ef")];
+            of(false, Value::Array(fields));
         }
     }
 

@@ -11,6 +11,7 @@ use prompt_redis_exporter::{
     },
     model::{
         backlog::{Backlog, Oldest},
+        by_name::ByName,
         error::{Error, Kind},
         snapshot::{
             Clock, Consumer, Group, GroupFacts, OldestPending, Server, Snapshot, Stream, StreamFacts, StreamId,
@@ -101,7 +102,7 @@ fn night() -> Snapshot {
             first: Some(id(NOW - 7_200_000)),
             last: Some(id(NOW - 20_000)),
         },
-        groups: BTreeMap::from([("lsstcam_consumer_group".into(), behind), ("uncounted".into(), uncounted)]),
+        groups: ByName::from([("lsstcam_consumer_group".into(), behind), ("uncounted".into(), uncounted)]),
         missing_groups: vec![],
         failures: vec![],
         complete: true,
@@ -115,7 +116,7 @@ fn night() -> Snapshot {
             first: None,
             last: None,
         },
-        groups: BTreeMap::from([("hsc_consumer_group".into(), fresh)]),
+        groups: ByName::from([("hsc_consumer_group".into(), fresh)]),
         missing_groups: vec!["other_group".into()],
         failures: vec![],
         complete: true,

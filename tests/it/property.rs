@@ -209,7 +209,7 @@ impl Life {
         let Some(StreamState::Found(stream)) = snapshot.streams.get(&"s".into()) else {
             panic!("no stream: {snapshot:?}");
         };
-        let group = &stream.groups[&"g".into()];
+        let group = stream.groups.get(&"g".into()).unwrap();
         let counted = self.brute_force();
         let waits: Vec<_> = self.entries.range(self.delivered + 1..).copied().collect();
         assert_eq!(counted, waits, "the bookkeeping of this test");

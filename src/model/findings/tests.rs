@@ -1,10 +1,9 @@
 //! Findings by table: a state, and what is said of it.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::model::{
     backlog::Backlog,
+    by_name::ByName,
     snapshot::{Clock, GroupFacts, OldestPending, StreamFacts, StreamId},
 };
 
@@ -214,7 +213,7 @@ fn what_is_missing_is_critical_and_comes_with_the_command_that_makes_it() {
     );
 
     let mut without_groups = stream(group());
-    (without_groups.groups, without_groups.facts.group_count) = (BTreeMap::default(), 0);
+    (without_groups.groups, without_groups.facts.group_count) = (ByName::default(), 0);
     assert_eq!(of(found(without_groups))[0].code, "no_groups");
 
     let error = Error::new(Kind::WrongType, "WRONGTYPE");
