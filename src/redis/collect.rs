@@ -200,8 +200,8 @@ impl Collector {
         );
         server.and(streams).and(found)?;
         progress.lock().trust = *trust;
-        let new = self.expect(discovery.known(), progress);
-        if !new.is_empty() {
+        if discovery.has_new() {
+            let new = self.expect(discovery.known(), progress);
             streams::collect(connection, new, sizes, progress, wanted).await?;
         }
         discovery.forget(&Self::gone(progress));

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, cmd};
 
+use super::resp;
 use crate::model::snapshot::{Name, StreamId};
 
 /// Reads a stream, its groups and its counts at one moment, so that no payload travels. Comments and indentation are
@@ -28,25 +29,42 @@ pub(crate) fn counted_bytes(groups: u64) -> usize {
 /// Groups of one stream up to which the script is used: Lua takes about 20 us for each.
 pub(crate) const GROUPS_IN_SCRIPT: u64 = 100;
 
+/// A command as it is sent: a list of strings.
+pub(super) struct Packed(Vec<u8>);
+
+impl From<Cmd> for Packed {
+    fn from(cmd: Cmd) -> Self {
+        Self(cmd.get_packed_command())
+    }
+}
+
 /// A command, and what its reply is like.
-#[derive(Clone)]
 pub(crate) struct Command {
-    cmd: Cmd,
+    packed: Packed,
     carries_entries: bool,
 }
 
 impl Command {
-    pub(super) fn plain(cmd: Cmd) -> Self {
-        Self { cmd, carries_entries: false }
+    pub(super) fn plain(command: impl Into<Packed>) -> Self {
+        Self { packed: command.into(), carries_entries: false }
     }
 
     /// Its reply carries whole entries, of which only the id and the size are needed.
-    fn of_entries(cmd: Cmd) -> Self {
-        Self { cmd, carries_entries: true }
+    fn of_entries(command: impl Into<Packed>) -> Self {
+        Self { packed: command.into(), carries_entries: true }
     }
 
-    pub(super) fn cmd(&self) -> &Cmd {
-        &self.cmd
+    pub(super) fn packed(&self) -> &[u8] {
+        &self.packed.0
+    }
+
+    /// The same for redis-rs.
+    pub(super) fn cmd(&self) -> Cmd {
+        let mut cmd = Cmd::new();
+        for word in resp::words(self.packed()) {
+            cmd.arg(word);
+        }
+        cmd
     }
 
     pub(super) fn carries_entries(&self) -> bool {
@@ -85,12 +103,12 @@ pub(crate) fn cluster_slots() -> Command {
 
 /// A stream.
 pub(crate) fn stream(key: &Name) -> Command {
-    Command::of_entries(about("XINFO", &[b"STREAM", key.as_bytes()]))
+    Command::of_entries(about_stream(b"*3\r\n$5\r\nXINFO\r\n$6\r\nSTREAM\r\n", key))
 }
 
 /// A stream's groups.
 pub(crate) fn groups(key: &Name) -> Command {
-    Command::plain(about("XINFO", &[b"GROUPS", key.as_bytes()]))
+    Command::plain(about_stream(b"*3\r\n$5\r\nXINFO\r\n$6\r\nGROUPS\r\n", key))
 }
 
 /// The lowest pending entry of a group, in constant time.
@@ -125,8 +143,30 @@ pub(crate) fn first_entry_after(key: &Name, id: StreamId) -> Command {
     Command::of_entries(first)
 }
 
+/// `XINFO STREAM` or `XINFO GROUPS`, which are asked of every stream at every scrape: all but the key is packed already.
+fn about_stream(start: &[u8], key: &Name) -> Packed {
+    let (key, mut length) = (key.as_bytes(), itoa::Buffer::new());
+    Packed([start, b"$", length.format(key.len()).as_bytes(), b"\r\n", key, b"\r\n"].concat())
+}
+
 fn about(command: &str, args: &[&[u8]]) -> Cmd {
     let mut command = cmd(command);
     command.arg(args);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_packed_as_redis_rs_packs_it() {
+        for key in ["", "instrument:lsstcam", "two\r\nlines"] {
+            let key = Name::from(key);
+            for (command, word) in [(stream(&key), b"STREAM"), (groups(&key), b"GROUPS")] {
+                assert_eq!(command.packed(), about("XINFO", &[word, key.as_bytes()]).get_packed_command());
+                assert_eq!(command.cmd().get_packed_command(), command.packed());
+            }
+        }
+    }
 }

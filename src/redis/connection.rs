@@ -127,8 +127,8 @@ impl Connection {
     ) -> Result<Value, Error> {
         let mut connection = connection.clone();
         let reply: RedisResult<Value> = match route {
-            Some(route) => connection.route_command(command.cmd().clone(), route).await,
-            None => connection.req_packed_command(command.cmd()).await,
+            Some(route) => connection.route_command(command.cmd(), route).await,
+            None => connection.req_packed_command(&command.cmd()).await,
         };
         // An error that a server answered is a reply like any other, unless it concerns the Cluster as a whole. One that
         // still points elsewhere, after all the following, means that the node it points to is not there.

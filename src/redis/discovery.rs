@@ -50,6 +50,8 @@ struct LookUp {
     found: BTreeSet<Name>,
     /// Where each node's walk goes on; nodes that are not in it are walked to their end.
     cursors: BTreeMap<Node, u64>,
+    /// The last steps found streams that were not known.
+    has_new: bool,
     /// All keys were walked at least once.
     complete: bool,
     /// A node is left out of this walk.
@@ -86,6 +88,11 @@ impl Discovery {
         complete.map(|(pattern, look_up)| (pattern.clone(), look_up.known.len() as u64)).collect()
     }
 
+    /// True where the last call of [`Self::advance`] found streams that were not known.
+    pub(super) fn has_new(&self) -> bool {
+        self.look_ups.values().any(|look_up| look_up.has_new)
+    }
+
     /// True while some keys were not walked since the walk began.
     pub(super) fn is_walking(&self) -> bool {
         self.look_ups.values().any(|look_up| !look_up.cursors.is_empty())
@@ -114,6 +121,7 @@ impl Discovery {
             let share = Instant::now() + until.saturating_duration_since(Instant::now()) / left;
             left -= 1;
             look_up.begin(&nodes);
+            look_up.has_new = false;
             let mut steps = 0;
             while !look_up.cursors.is_empty() && (steps < FEWEST_STEPS || Instant::now() < share) {
                 steps += 1;
@@ -173,6 +181,7 @@ impl LookUp {
             for key in found {
                 if !self.known.contains(&key) {
                     self.known.insert(key.clone());
+                    self.has_new = true;
                 }
                 self.found.insert(key);
             }

@@ -132,21 +132,15 @@ pub(crate) fn lag_trust(reply: Item<'_>) -> Result<LagTrust, Error> {
 /// `XINFO STREAM` without its groups, and how many bytes its two entries have.
 pub(crate) fn stream(reply: Item<'_>) -> Result<(StreamFacts, usize), Error> {
     let (mut length, mut group_count, mut last_generated) = (None, None, None);
-    let (mut entries_added, mut first, mut last, mut payload) = (None, None, None, 0);
+    let (mut entries_added, mut first, mut last) = (None, None, None);
     for (field, value) in fields(reply)? {
         match field {
             b"length" => length = Some(number(value)?),
             b"groups" => group_count = Some(number(value)?),
             b"last-generated-id" => last_generated = Some(id(value)?),
             b"entries-added" => entries_added = Some(number(value)?),
-            b"first-entry" => {
-                payload += size(&value);
-                first = entry_id(value)?;
-            }
-            b"last-entry" => {
-                payload += size(&value);
-                last = entry_id(value)?;
-            }
+            b"first-entry" => first = entry(value)?,
+            b"last-entry" => last = entry(value)?,
             _ => {}
         }
     }
@@ -155,9 +149,10 @@ pub(crate) fn stream(reply: Item<'_>) -> Result<(StreamFacts, usize), Error> {
         group_count: need(group_count, "groups")?,
         last_generated: need(last_generated, "last-generated-id")?,
         entries_added,
-        first,
-        last,
+        first: first.map(|(id, _)| id),
+        last: last.map(|(id, _)| id),
     };
+    let payload = [first, last].into_iter().flatten().map(|(_, bytes)| bytes).sum();
     Ok((facts, payload))
 }
 
@@ -213,7 +208,7 @@ pub(crate) struct Moment {
 
 /// The script's reply; `None` where the stream has more groups than the script takes.
 pub(crate) fn moment(reply: Item<'_>) -> Result<Option<Moment>, Error> {
-    if matches!(reply, Item::Null) {
+    if reply == Item::Null {
         return Ok(None);
     }
     let [length, entries_added, last_generated, first, last, payload, groups, counts] = items(reply)?;
@@ -254,7 +249,7 @@ fn count(reply: Item<'_>) -> Result<Count, Error> {
 
 /// The first entry of `XRANGE ... COUNT 1`.
 pub(crate) fn first_entry(reply: Item<'_>) -> Result<Option<StreamId>, Error> {
-    Ok(list(reply)?.next().map(entry_id).transpose()?.flatten())
+    Ok(list(reply)?.next().map(entry).transpose()?.flatten().map(|(id, _)| id))
 }
 
 /// `XPENDING key group - + 1`: the lowest pending entry. One that no consumer holds has an empty or null name.
@@ -378,11 +373,12 @@ fn digits(text: &[u8]) -> Option<u64> {
     }
 }
 
-/// The id of an entry, whose payload is dropped here; null where there is no entry.
-fn entry_id(reply: Item<'_>) -> Result<Option<StreamId>, Error> {
+/// The id of an entry, and how many bytes it has; null where there is no entry.
+fn entry(reply: Item<'_>) -> Result<Option<(StreamId, usize)>, Error> {
     nullable(reply, |entry| {
-        let [entry_id, _payload] = items(entry)?;
-        id(entry_id)
+        let [entry_id, fields] = items(entry)?;
+        let bytes = size(&entry_id) + size(&fields);
+        Ok((id(entry_id)?, bytes))
     })
 }
 

@@ -41,6 +41,19 @@ impl Scanner {
     /// A sentence, where this is not RESP2, or a length is beyond the limits.
     pub(super) fn end_of_reply(&mut self, buffer: &[u8]) -> Result<Option<usize>, String> {
         loop {
+            // A string or a number that is not the last item of its list, as nearly all are.
+            if let Some((kind @ (b'$' | b':'), number @ ..=LONGEST_STRING, after)) = short_line(rest(buffer, self.at))
+                && let Some(left @ 2..) = self.open.last_mut()
+                && self.at < LONGEST_REPLY
+            {
+                let end = self.at + after + if kind == b'$' { number + 2 } else { 0 };
+                if buffer.len() < end {
+                    return Ok(None);
+                }
+                *left -= 1;
+                self.at = end;
+                continue;
+            }
             let Some(header) = header(buffer, self.at)? else { return Ok(None) };
             if header.after > LONGEST_REPLY {
                 return Err(format!("a reply is longer than {LONGEST_REPLY} bytes"));
@@ -83,6 +96,7 @@ impl Scanner {
 /// The line that an item begins with.
 struct Header<'a> {
     kind: u8,
+    /// The rest of the line, where it is not a number.
     line: &'a [u8],
     /// The number that the line is; `None` where it is none, or means null.
     number: Option<i64>,
@@ -101,11 +115,13 @@ impl Header<'_> {
 
 /// The line that begins here, if its end is there.
 fn header(buffer: &[u8], at: usize) -> Result<Option<Header<'_>>, String> {
-    let Some((&kind, rest)) = buffer.get(at..).and_then(<[u8]>::split_first) else { return Ok(None) };
-    if let (b'$' | b'*' | b':', Some((line, number))) = (kind, short_number(rest)) {
-        let after = at + line.len() + "$\r\n".len();
-        return Ok(Some(Header { kind, line, number: Some(number), length: length(kind, number)?, after }));
+    let bytes = rest(buffer, at);
+    if let Some((kind, number, after)) = short_line(bytes) {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        let header = Header { kind, line: b"", number: Some(number), length: length(kind, number)?, after: at + after };
+        return Ok(Some(header));
     }
+    let Some((&kind, rest)) = bytes.split_first() else { return Ok(None) };
     if !b"+-:$*".contains(&kind) {
         return Err(format!("a reply begins with byte {kind}, which is not Redis's protocol"));
     }
@@ -129,15 +145,25 @@ fn header(buffer: &[u8], at: usize) -> Result<Option<Header<'_>>, String> {
     Ok(Some(Header { kind, line, number, length, after: at + end + 2 }))
 }
 
-/// A line of a few digits, as nearly all are, if its end is there.
-fn short_number(rest: &[u8]) -> Option<(&[u8], i64)> {
+fn rest(bytes: &[u8], at: usize) -> &[u8] {
+    bytes.get(at..).unwrap_or_default()
+}
+
+/// A line that announces a string or a list, or has a number, of a few digits, as nearly all are: its type, the number, and
+/// where what follows begins.
+#[inline]
+fn short_line(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     // No number of so many digits is too large.
     const SHORT: usize = 18;
+    let (&kind, digits) = bytes.split_first()?;
+    if !matches!(kind, b'$' | b'*' | b':') {
+        return None;
+    }
     let mut number = 0;
-    for (at, byte) in rest.iter().take(SHORT).enumerate() {
+    for (at, byte) in digits.iter().take(SHORT + 1).enumerate() {
         match byte {
-            b'0'..=b'9' => number = number * 10 + i64::from(byte - b'0'),
-            b'\r' if at > 0 && rest.get(at + 1) == Some(&b'\n') => return Some((rest.get(..at)?, number)),
+            b'0'..=b'9' => number = number * 10 + usize::from(byte - b'0'),
+            b'\r' if at > 0 && digits.get(at + 1) == Some(&b'\n') => return Some((kind, number, at + "$\r\n".len())),
             _ => return None,
         }
     }
@@ -169,6 +195,15 @@ pub(crate) enum Item<'a> {
     Unreadable,
 }
 
+/// The strings of a list.
+pub(super) fn words(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let list = match (Cursor { reply: list, at: 0 }.item(0, false)) {
+        Ok(Item::List(list)) => list,
+        _ => List::default(),
+    };
+    list.filter_map(|item| if let Item::Text(word) = item { Some(word) } else { None })
+}
+
 /// The items of a list, which are read as they are asked for.
 #[derive(Clone, Default)]
 pub(crate) struct List<'a> {
@@ -184,12 +219,24 @@ impl<'a> Iterator for List<'a> {
 
     fn next(&mut self) -> Option<Item<'a>> {
         self.left = self.left.checked_sub(1)?;
+        match short_line(self.rest) {
+            Some((b'$', bytes, after)) => {
+                let text = self.rest.get(after..after + bytes).unwrap_or_default();
+                self.rest = rest(self.rest, after + bytes + 2);
+                return Some(Item::Text(text));
+            }
+            Some((b':', number, after)) => {
+                self.rest = rest(self.rest, after);
+                return Some(i64::try_from(number).map_or(Item::Unreadable, Item::Int));
+            }
+            _ => {}
+        }
         let mut cursor = Cursor { reply: self.rest, at: 0 };
         let item = cursor.item(self.depth, self.carries_entries).unwrap_or(Item::Unreadable);
         if let Item::List(list) = &item {
             cursor.skip(list.left);
         }
-        self.rest = self.rest.get(cursor.at..).unwrap_or_default();
+        self.rest = rest(self.rest, cursor.at);
         Some(item)
     }
 
@@ -229,10 +276,20 @@ impl Replies {
         if carries_entries && reply.len() > KEPT_WHOLE {
             Cursor { reply, at: 0 }.copy_without_fields(0, &mut self.bytes)?;
         } else {
+            self.make_room(reply.len());
             self.bytes.extend_from_slice(reply);
         }
         self.ends.push((self.bytes.len(), carries_entries));
         Ok(())
+    }
+
+    /// Makes room for a reply, and for those that follow if they are as long as those so far.
+    fn make_room(&mut self, bytes: usize) {
+        let all = self.bytes.len() + bytes;
+        if all > self.bytes.capacity() {
+            let to_come = self.ends.capacity() - self.ends.len();
+            self.bytes.reserve(bytes + to_come.saturating_sub(1) * (all / (self.ends.len() + 1)));
+        }
     }
 
     /// Adds what redis-rs has read.
@@ -293,8 +350,7 @@ impl<'a> Cursor<'a> {
             (b'$', Some(_)) => Ok(Item::Text(self.reply.get(after..after + length).unwrap_or_default())),
             (b'*', Some(_)) if carries_entries && depth == DEPTH_OF_FIELDS => self.size(length),
             (b'*', Some(_)) => {
-                let rest = self.reply.get(after..).unwrap_or_default();
-                Ok(Item::List(List { rest, left: length, depth: depth + 1, carries_entries }))
+                Ok(Item::List(List { rest: rest(self.reply, after), left: length, depth: depth + 1, carries_entries }))
             }
             (b'$' | b'*', None) => Ok(Item::Null),
             (b':', number) => number.map(Item::Int).ok_or_else(|| "a reply has an integer that is none".to_owned()),
@@ -310,12 +366,19 @@ impl<'a> Cursor<'a> {
     /// Moves behind so many items.
     fn skip(&mut self, items: usize) {
         let mut left = items;
-        while left > 0
-            && let Ok(header) = self.header()
-        {
+        while left > 0 {
             left -= 1;
-            if header.kind == b'*' {
-                left += header.length;
+            match short_line(rest(self.reply, self.at)) {
+                Some((b'$', bytes, after)) => self.at += after + bytes + 2,
+                Some((kind, number, after)) => {
+                    self.at += after;
+                    left += if kind == b'*' { number } else { 0 };
+                }
+                None => match self.header() {
+                    Ok(header) if header.kind == b'*' => left += header.length,
+                    Ok(_) => {}
+                    Err(_) => return,
+                },
             }
         }
     }
@@ -442,6 +505,17 @@ mod tests {
         for piece in 1..=bytes.len() {
             assert_eq!(values(&read(bytes, piece).unwrap()), expected, "{piece}");
         }
+    }
+
+    #[test]
+    fn integers_of_any_length_are_read() {
+        let powers = (0..19).map(|power| 10_i64.pow(power));
+        for number in powers.flat_map(|power| [power, -power, power - 1]).chain([i64::MIN, i64::MAX]) {
+            let replies = read(format!(":{number}\r\n*2\r\n:{number}\r\n:0\r\n").as_bytes(), 5).unwrap();
+            let list = Value::Array(vec![Value::Int(number), Value::Int(0)]);
+            assert_eq!(values(&replies), [Value::Int(number), list]);
+        }
+        assert_eq!(values(&read(b":9223372036854775808\r\n", 5).unwrap()), [value(Item::Unreadable)]);
     }
 
     #[test]

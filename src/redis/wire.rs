@@ -67,13 +67,10 @@ impl Wire {
 
     /// Sends these commands in one write, and gives their replies in order.
     pub(super) async fn send(&self, commands: &[Command]) -> Result<Replies, Error> {
-        let mut bytes = Vec::with_capacity(commands.len() * 64);
-        for command in commands {
-            command.cmd().write_packed_command(&mut bytes);
-        }
         if commands.is_empty() {
             return Ok(Replies::default());
         }
+        let bytes = commands.iter().map(Command::packed).collect::<Vec<_>>().concat();
         let (to, replies) = oneshot::channel();
         let answered = Replies::for_commands(commands.len());
         let commands = commands.iter().map(Command::carries_entries).collect();

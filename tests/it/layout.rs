@@ -25,7 +25,7 @@ const MODULES: [Module; 11] = [
     Module {
         name: "redis",
         modules: &["config", "model"],
-        crates: &["futures_util", "redis", "rustls", "rustls_native_certs", "socket2", "tokio", "tokio_rustls"],
+        crates: &["futures_util", "itoa", "redis", "rustls", "rustls_native_certs", "socket2", "tokio", "tokio_rustls"],
     },
     Module {
         name: "exporter",
