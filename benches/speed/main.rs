@@ -86,12 +86,18 @@ fn main() {
         workloads: measured,
         starts,
         binary_bytes: fs::metadata(exporter::binary()).unwrap().len(),
-        build_seconds: std::env::var("BUILD_SECONDS").ok().and_then(|seconds| seconds.parse().ok()),
+        build_seconds: seconds("BUILD_SECONDS"),
         run_seconds: began.elapsed().as_secs_f64(),
+        all_seconds: seconds("SECONDS_BEFORE").map(|before| before + began.elapsed().as_secs_f64()),
     };
     let file = std::env::var("RESULTS").unwrap_or_else(|_| "target/performance.json".to_owned());
     fs::write(exporter::root().join(&file), serde_json::to_string_pretty(&results).unwrap() + "\n").unwrap();
     println!("{file} is written, after {:.0} s", results.run_seconds);
+}
+
+/// What a variable says, in seconds.
+fn seconds(name: &str) -> Option<f64> {
+    std::env::var(name).ok().and_then(|seconds| seconds.parse().ok())
 }
 
 /// Exporter and Redis processor time, and how long it took, of each scrape.
@@ -139,8 +145,7 @@ struct Share(usize);
 impl Share {
     /// As many as fit into the time of each exporter, and at least one.
     fn of(scrape: Duration) -> Self {
-        let seconds = std::env::var("SECONDS_EACH").ok().and_then(|seconds| seconds.parse().ok());
-        Self(((seconds.unwrap_or(SECONDS_EACH) / scrape.as_secs_f64()) as usize).clamp(1, ROUNDS))
+        Self(((seconds("SECONDS_EACH").unwrap_or(SECONDS_EACH) / scrape.as_secs_f64()) as usize).clamp(1, ROUNDS))
     }
 
     const fn takes(self, round: usize) -> bool {

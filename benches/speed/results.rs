@@ -14,6 +14,8 @@ pub struct Results {
     pub build_seconds: Option<f64>,
     /// How long measuring took, without the build.
     pub run_seconds: f64,
+    /// How long `make bench` took up to here, with all builds; absent where the run used a build that was there.
+    pub all_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

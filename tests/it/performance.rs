@@ -229,6 +229,105 @@ fn gzip_start_and_size_are_the_measured_ones() {
     check("docs/performance.md", "start", &text);
 }
 
+/// One goal, and what was measured for it: where, and the number.
+struct Goal {
+    text: &'static str,
+    limit: f64,
+    /// The number may not be above the limit; otherwise it may not be below.
+    at_most: bool,
+    shown: fn(f64) -> String,
+    measured: Vec<(String, f64)>,
+}
+
+impl Goal {
+    fn at_most(text: &'static str, limit: f64, shown: fn(f64) -> String, measured: Vec<(String, f64)>) -> Self {
+        Self { text, limit, at_most: true, shown, measured }
+    }
+
+    fn at_least(text: &'static str, limit: f64, shown: fn(f64) -> String, measured: Vec<(String, f64)>) -> Self {
+        Self { at_most: false, ..Self::at_most(text, limit, shown, measured) }
+    }
+
+    fn row(&self) -> String {
+        let reached = |number: f64| if self.at_most { number <= self.limit } else { number >= self.limit };
+        let (all, some) = (self.measured.len(), self.measured.iter().filter(|(_, number)| reached(*number)).count());
+        let reached = match some {
+            0 => "no".to_owned(),
+            some if some == all => "yes".to_owned(),
+            some => format!("{some} of {all}"),
+        };
+        let mut numbers: Vec<_> = self.measured.iter().collect();
+        numbers.sort_by(|one, other| if self.at_most { one.1.total_cmp(&other.1) } else { other.1.total_cmp(&one.1) });
+        let shown = |(place, number): &(String, f64)| format!("{} ({place})", (self.shown)(*number));
+        let numbers = match numbers[..] {
+            [(_, only)] => (self.shown)(*only),
+            [best, .., worst] => format!("{} to {}", shown(best), shown(worst)),
+            [] => String::new(),
+        };
+        format!("| {} | {reached} | {numbers} |\n", self.text)
+    }
+}
+
+#[test]
+fn the_goals_are_held_against_what_was_measured() {
+    const TIMES: fn(f64) -> String = |number| format!("{number:.2}");
+    const MILLISECONDS: fn(f64) -> String = |number| format!("{} ms", digits(number));
+    const MEBIBYTES: fn(f64) -> String = |number| format!("{} MiB", digits(number));
+    const SECONDS: fn(f64) -> String = |number| format!("{number:.0} s");
+    let results = results();
+    let of = |workloads: &[&str], number: &dyn Fn(&Measured) -> f64| -> Vec<(String, f64)> {
+        let chosen = in_tables(&results).filter(|measured| workloads.contains(&measured.workload.as_str()));
+        let place = |measured: &Measured| match link(measured) {
+            link if measured.added_ms > 0.0 => format!("{}, {link}", measured.workload),
+            _ => measured.workload.clone(),
+        };
+        chosen.map(|measured| (place(measured), number(measured))).collect()
+    };
+    let all: Vec<_> = in_tables(&results).map(|measured| measured.workload.as_str()).collect();
+    let others: Vec<_> = all.iter().copied().filter(|workload| *workload != "observing").collect();
+    let latency = |measured: &Measured| cost(measured, OURS).latency.p50_ms / measured.floor.latency.p50_ms;
+    let cpu = |measured: &Measured| cost(measured, THEIRS).cpu_ms / cost(measured, OURS).cpu_ms;
+    let redis_cpu = |measured: &Measured| cost(measured, OURS).redis_cpu_ms / measured.floor.redis_cpu_ms;
+    let resident = |measured: &Measured| cost(measured, OURS).resident_mib;
+    let starts = results.starts.iter().filter(|start| start.exporter == OURS);
+    let starts = starts.map(|start| (start.how.clone(), start.worst_ms)).collect();
+    let one = |number: f64| vec![(String::new(), number)];
+    let mut goals = vec![
+        Goal::at_most("a scrape within 1.3 times the floor on observing", 1.3, TIMES, of(&["observing"], &latency)),
+        Goal::at_most("within 1.5 times the floor on each other workload", 1.5, TIMES, of(&others, &latency)),
+        Goal::at_least("25 times less CPU than redis_exporter on each workload", 25.0, digits, of(&all, &cpu)),
+        Goal::at_least(
+            "34 times less for 1,000 streams: 7 ms where it takes 240",
+            240.0 / 7.0,
+            digits,
+            of(&["heavy", "quiet"], &cpu),
+        ),
+        Goal::at_most("Redis's CPU within 1.1 times the floor's", 1.1, TIMES, of(&all, &redis_cpu)),
+        Goal::at_most("resident memory of at most 8 MiB at observing", 8.0, MEBIBYTES, of(&["observing"], &resident)),
+        Goal::at_most("12 MiB at 1,000 streams", 12.0, MEBIBYTES, of(&["heavy", "quiet"], &resident)),
+        Goal::at_most("48 MiB at 10,000 streams", 48.0, MEBIBYTES, of(&["vast"], &resident)),
+        Goal::at_most("the first page within 50 ms of exec", 50.0, MILLISECONDS, starts),
+        Goal::at_most("a binary of at most 6 MB", 6e6, bytes, one(results.binary_bytes as f64)),
+    ];
+    let seconds = [
+        ("a release build of everything within two minutes", 120.0, results.build_seconds),
+        (
+            "all of `make bench` within fifteen minutes, from its first build to its last measurement",
+            900.0,
+            results.all_seconds,
+        ),
+    ];
+    for (text, limit, seconds) in seconds {
+        goals.extend(seconds.map(|seconds| Goal::at_most(text, limit, SECONDS, one(seconds))));
+    }
+    let rows: String = goals.iter().map(Goal::row).collect();
+    check(
+        "docs/performance.md",
+        "goals",
+        &format!("| goal | reached | measured, from best to worst |\n|---|---|---|\n{rows}"),
+    );
+}
+
 #[test]
 fn the_readme_quotes_what_was_measured() {
     let results = results();
