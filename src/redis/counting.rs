@@ -153,6 +153,8 @@ mod tests {
         assert_eq!(cost.of_call(10_000), cost.of(cost.a_call()));
         assert_eq!(cost.of_calls(1_000), cost.of(1_000) + 2 * cost.of(0));
         assert!(cost.of_call(1_000) < Duration::from_micros(2_500), "{:?}", cost.of_call(1_000));
+        let of_many_groups = Cost { groups: commands::GROUPS_IN_SCRIPT, entry: 1_500 };
+        assert!(of_many_groups.of_call(1_000) < Duration::from_millis(3), "groups take their share of a call");
     }
 
     #[test]
