@@ -194,6 +194,21 @@ pub fn needs_script(stream: &StreamFacts, group: &GroupFacts) -> bool {
         || lost(stream, group, Some(waiting)).is_some_and(|lost| lost > 0)
 }
 
+/// Whether no entry has left the stream between two readings of it, so that a count of its older entries may go on. Where
+/// Redis does not count what was added (before 7.0), the stream must not have changed at all.
+#[must_use]
+pub fn nothing_left(before: &StreamFacts, after: &StreamFacts) -> bool {
+    let all_kept = match (before.entries_added, after.entries_added) {
+        (Some(added_before), Some(added)) => {
+            i128::from(added_before) - i128::from(before.length) == i128::from(added) - i128::from(after.length)
+                && added_before <= added
+                && before.last_generated <= after.last_generated
+        }
+        _ => before.length == after.length && before.last_generated == after.last_generated,
+    };
+    all_kept && before.first == after.first
+}
+
 /// The exact number of entries that wait between first and last entry, where this server's lag tells it.
 #[must_use]
 pub fn trusted_lag(group: &GroupFacts, trust: LagTrust) -> Option<u64> {
@@ -397,6 +412,25 @@ mod tests {
         assert_eq!((backlog.oldest, backlog.lost), (Oldest::Entry(id(6)), None));
         let backlog = one_moment(&stream(1, 10), &group(5, Some(5), Some(5)), &[]);
         assert_eq!((backlog.undelivered, backlog.undelivered_at_least, backlog.oldest), (None, 1, Oldest::Unknown));
+    }
+
+    #[test]
+    fn a_count_goes_on_only_where_nothing_left_the_stream() {
+        let before = stream(3, 10);
+        let uncounted = |stream: StreamFacts| StreamFacts { entries_added: None, ..stream };
+        for (state, after, expected) in [
+            ("unchanged", before, true),
+            ("two added", stream(3, 12), true),
+            ("trimmed", stream(4, 10), false),
+            ("one deleted in the middle", StreamFacts { length: 7, ..before }, false),
+            ("one added, one deleted", StreamFacts { length: 8, ..stream(3, 11) }, false),
+            ("made anew", stream(1, 5), false),
+            ("made anew, with as many gone", StreamFacts { length: 3, entries_added: Some(5), ..before }, false),
+        ] {
+            assert_eq!(nothing_left(&before, &after), expected, "{state}");
+        }
+        assert!(nothing_left(&uncounted(before), &uncounted(before)), "before 7.0, unchanged");
+        assert!(!nothing_left(&uncounted(before), &uncounted(stream(3, 12))), "before 7.0, two added");
     }
 
     #[test]

@@ -20,10 +20,10 @@ pub(crate) fn script_bytes() -> usize {
     MOMENT_SCRIPT.len()
 }
 
-/// Bytes of entries after which the script stops counting, in a stream with this many groups. 1 MiB takes Redis 2 to 4 ms,
-/// and so do 100 groups: the two together should not take longer.
+/// Bytes of entries after which one call of the script stops counting, in a stream with this many groups. 512 KiB take Redis
+/// 1 to 2 ms, and so do 100 groups: the two together should not take longer.
 pub(crate) fn counted_bytes(groups: u64) -> usize {
-    (1 << 20) - (usize::try_from(groups.min(GROUPS_IN_SCRIPT)).unwrap_or(0) << 12)
+    (512 << 10) - (usize::try_from(groups.min(GROUPS_IN_SCRIPT)).unwrap_or(0) << 12)
 }
 
 /// Groups of one stream up to which the script is used: Lua takes about 20 us for each.
@@ -126,12 +126,44 @@ pub(crate) fn consumers(key: &Name, group: &Name) -> Command {
     Command::plain(about("XINFO", &[b"CONSUMERS", key.as_bytes(), group.as_bytes()]))
 }
 
-/// A stream, its groups and its counts, at one moment. `EVAL_RO` exists from 7.0. `turn` chooses the group whose oldest
-/// entry is looked up first where the counting stops early.
-pub(crate) fn moment(key: &Name, max: u32, groups: u64, turn: u64, has_eval_ro: bool) -> Command {
-    let mut moment = cmd(if has_eval_ro { "EVAL_RO" } else { "EVAL" });
+/// What the script is to count; by default nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counting {
+    /// The most entries.
+    pub(crate) max: u32,
+    /// Groups of the stream.
+    pub(crate) groups: u64,
+    /// Chooses the group whose oldest entry is looked up first where the counting stops early.
+    pub(crate) turn: u64,
+    /// Bytes of the largest entry of the stream that was met before.
+    pub(crate) largest: usize,
+    /// Where it goes on.
+    pub(crate) from: Option<GoOn>,
+    /// The server is older than `EVAL_RO`, which exists from 7.0.
+    pub(crate) without_eval_ro: bool,
+}
+
+/// Where another call of the script goes on counting.
+#[derive(Clone, Debug)]
+pub(crate) struct GoOn {
+    /// The lowest entry that was counted.
+    pub(crate) lowest: StreamId,
+    /// How many were.
+    pub(crate) entries: u64,
+    /// The ids above which entries are still to be counted.
+    pub(crate) ids: Vec<StreamId>,
+}
+
+/// A stream, its groups and its counts, at one moment.
+pub(crate) fn moment(key: &Name, counting: &Counting) -> Command {
+    let mut moment = cmd(if counting.without_eval_ro { "EVAL" } else { "EVAL_RO" });
     moment.arg(MOMENT_SCRIPT.as_str()).arg(1).arg(key.as_bytes());
-    moment.arg(max).arg(counted_bytes(groups)).arg(turn).arg(GROUPS_IN_SCRIPT);
+    moment.arg(counting.max).arg(counted_bytes(counting.groups)).arg(counting.turn);
+    moment.arg(GROUPS_IN_SCRIPT).arg(counting.largest);
+    if let Some(GoOn { lowest, entries, ids }) = &counting.from {
+        moment.arg(lowest.to_string()).arg(entries);
+        moment.arg(ids.iter().map(StreamId::to_string).collect::<Vec<_>>());
+    }
     Command::plain(moment)
 }
 

@@ -26,7 +26,7 @@ use crate::{
 /// How long a step of `SCAN` should take, its way there and back included; its size is adapted to that.
 const STEP: Duration = Duration::from_millis(2);
 /// Keys that one step walks.
-const KEYS_A_STEP: std::ops::RangeInclusive<u32> = 500..=4_000;
+const KEYS_A_STEP: std::ops::RangeInclusive<u32> = 500..=2_000;
 /// Steps that a pattern gets in each collection, however slow they are.
 const FEWEST_STEPS: usize = 5;
 

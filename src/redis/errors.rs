@@ -21,6 +21,7 @@ impl From<redis::RedisError> for Error {
             _ => match error.code() {
                 Some("NOAUTH" | "WRONGPASS") => Kind::Auth,
                 Some("WRONGTYPE") => Kind::WrongType,
+                _ if refused_in_script(error.detail().unwrap_or_default()) => Kind::Permission,
                 Some(UNREACHABLE) => return Self::of_one_stream(Kind::Connect, error.detail().unwrap_or_default()),
                 _ => Kind::Other,
             },
@@ -31,10 +32,12 @@ impl From<redis::RedisError> for Error {
 }
 
 fn cause(error: &redis::RedisError) -> Option<Cause> {
+    let detail = error.detail().unwrap_or_default();
     match error.code() {
         Some("NOAUTH") => Some(Cause::LoginMissing),
         Some("WRONGPASS") => Some(Cause::LoginWrong),
-        Some("NOPERM") => forbidden(error.detail().unwrap_or_default()),
+        Some("NOPERM") => forbidden(detail),
+        _ if refused_in_script(detail) => forbidden(detail),
         _ => None,
     }
 }
@@ -57,10 +60,14 @@ impl From<redis::ServerError> for Error {
     }
 }
 
+/// The user may run the script, and not a command in it. Redis 6.2 and 7.0 do not say which.
+fn refused_in_script(detail: &str) -> bool {
+    ["ACL failure in script", "executing the script can't run this command"].iter().any(|words| detail.contains(words))
+}
+
 /// The user may not run scripts or a command in them, or the server has none: true for every stream, not only for this one.
 pub(super) fn refuses_scripts(error: &Error) -> bool {
-    let said = error.to_string();
-    error.kind() == Kind::Permission || ["unknown command", "ACL failure"].iter().any(|words| said.contains(words))
+    error.kind() == Kind::Permission || error.to_string().contains("unknown command")
 }
 
 /// The code of a reply that stands for none, since a node of a Cluster could not be reached.
@@ -99,6 +106,22 @@ mod tests {
             ("of another wording", None),
         ] {
             assert_eq!(cause_of("NOPERM", detail), cause, "{detail}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_forbidden_in_a_script_is_a_missing_right() {
+        for (detail, cause) in [
+            (
+                "ACL failure in script: User exporter has no permissions to run the 'xrevrange' command",
+                Some("xrevrange"),
+            ),
+            ("The user executing the script can't run this command or subcommand script: 023e", None),
+        ] {
+            let error: Error = redis::make_extension_error("ERR".to_owned(), Some(detail.to_owned())).into();
+            let expected = cause.map(|command| Cause::CommandForbidden(command.to_owned()));
+            assert_eq!((error.kind(), error.cause()), (Kind::Permission, expected.as_ref()), "{detail}");
+            assert!(refuses_scripts(&error));
         }
     }
 

@@ -2,8 +2,8 @@
 //! middle of a stream.
 //!
 //! Everything here has a cost that is estimated before it is sent. What is under way together takes Redis a few
-//! milliseconds at most, and what all counting of one collection may take is bounded too. Streams take turns: where the
-//! budget ends before all are counted, the next collection begins with those that were left out.
+//! milliseconds at most, and what all counting of one collection may take is bounded too ([`super::counting`]). Streams take
+//! turns: where the budget ends before all are counted, the next collection begins with those that were left out.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,11 +14,12 @@ use futures_util::{StreamExt, stream::FuturesOrdered};
 
 use super::{
     collect::Stop,
-    commands::{self, Command},
+    commands::{self, Command, Counting},
     connection::Connection,
+    counting::{self, Budget, Cost},
     errors,
     progress::{Evidence, Found, Known, Progress, State},
-    replies::{self, Reply},
+    replies::{self, Moment, Reply},
     resp::{Item, Replies},
     streams::{COMMANDS_BEFORE_FIRST_REPLY, Sizes},
 };
@@ -27,12 +28,12 @@ use crate::{
     model::{
         backlog::{self, LagTrust, Position},
         error::{Error, Kind},
-        snapshot::{Consumer, GroupFacts, Name, StreamId},
+        snapshot::{Consumer, GroupFacts, Name, StreamFacts, StreamId},
     },
 };
 
 /// What may be under way together, by its estimated time in Redis.
-const UNDER_WAY: Duration = Duration::from_millis(5);
+const UNDER_WAY: Duration = Duration::from_micros(2_500);
 /// What all walks over consumers of one collection may take.
 const CONSUMERS_BUDGET: Duration = Duration::from_millis(25);
 /// A group with more consumers is not asked for the summary of what is pending, which walks them all: 2.5 ms.
@@ -81,7 +82,6 @@ impl Scripts {
 /// Commands about one stream that travel together, and what to do with their replies.
 struct Step {
     key: Name,
-    commands: Vec<Command>,
     ask: Ask,
     /// Estimated time in Redis.
     cost: Duration,
@@ -93,8 +93,8 @@ enum Ask {
     OldestPending(Vec<Name>),
     /// The first entry above each of these ids, and the groups again: one that has moved meanwhile waits for another.
     FirstAbove(Vec<StreamId>),
-    /// Everything about the stream, at one moment.
-    Moment,
+    /// Everything about the stream, at one moment; or the rest of a count.
+    Moment(Counting),
     /// Who holds what is pending in this group, and since when they are idle.
     Consumers { group: Name, idle: bool },
 }
@@ -102,7 +102,7 @@ enum Ask {
 /// What a collection asks about groups, and what it keeps for the next one.
 pub(super) struct Groups<'a> {
     pub(super) options: &'a Collect,
-    pub(super) sizes: &'a Sizes,
+    pub(super) sizes: &'a mut Sizes,
     pub(super) turns: &'a mut Turns,
     pub(super) scripts: &'a mut Scripts,
 }
@@ -118,6 +118,7 @@ impl Groups<'_> {
         self.turns.number = self.turns.number.wrapping_add(1);
         let mut steps = self.plan(&progress.lock());
         expect(&steps, &mut progress.lock());
+        let mut budget = Budget::new(self.options.undelivered_budget);
         let mut under_way = FuturesOrdered::new();
         let (mut cost, mut bytes) = (Duration::ZERO, 0);
         loop {
@@ -125,21 +126,38 @@ impl Groups<'_> {
                 let fits = cost + step.cost <= UNDER_WAY && bytes + step.bytes() <= COMMANDS_BEFORE_FIRST_REPLY;
                 wanted() && (fits || under_way.is_empty())
             }) {
+                if step.counts() && !budget.allows(step.cost) {
+                    leave_out_counts(&mut steps, &mut progress.lock());
+                    continue;
+                }
                 cost += step.cost;
                 bytes += step.bytes();
                 let Some(step) = steps.pop_front() else { break };
-                under_way.push_back(async move { (connection.send(&step.commands).await, step) });
+                self.begins(&step, &mut budget);
+                under_way.push_back(async move { (connection.send(&step.commands()).await, step) });
             }
             let Some((replies, step)) = under_way.next().await else { return Ok(()) };
             cost -= step.cost;
             bytes -= step.bytes();
             let replies = replies.map_err(Stop::Lost)?;
             let mut known = progress.lock();
-            let again = self.read(&step, &replies, &mut known)?;
+            let again = self.read(&step, &replies, &mut known, &mut budget)?;
             if let Some(found) = known.found(&step.key).filter(|_| again.is_none()) {
                 found.open = found.open.saturating_sub(1);
             }
-            steps.extend(again);
+            // What was begun comes first.
+            if let Some(again) = again {
+                steps.push_front(again);
+            }
+        }
+    }
+
+    fn begins(&mut self, step: &Step, budget: &mut Budget) {
+        if let Ask::Moment(counting) = &step.ask {
+            budget.take(step.cost);
+            if counting.from.is_none() {
+                self.turns.counted = Some(step.key.clone());
+            }
         }
     }
 
@@ -162,7 +180,7 @@ impl Groups<'_> {
             match self.backlog(key, found, &groups, known.trust) {
                 Some(Backlog::Count(step)) => counts.push(step),
                 Some(Backlog::LookUp(step)) => {
-                    looked_up += self.sizes.entry(key) * step.commands.len();
+                    looked_up += self.sizes.entry(key) * step.len();
                     if looked_up <= LOOKED_UP_BYTES {
                         steps.push_back(step);
                     }
@@ -170,11 +188,7 @@ impl Groups<'_> {
                 None => {}
             }
         }
-        let budget = self.options.undelivered_budget;
-        let counts = in_turn(counts, budget, |step| self.turns.counted.as_ref() < Some(&step.key));
-        if let Some(step) = counts.last() {
-            self.turns.counted = Some(step.key.clone());
-        }
+        rotate(&mut counts, |step| self.turns.counted.as_ref() < Some(&step.key));
         let group = |step: &Step| match &step.ask {
             Ask::Consumers { group, .. } => Some((step.key.clone(), group.clone())),
             _ => None,
@@ -193,11 +207,9 @@ impl Groups<'_> {
         let pending = groups.iter().filter(|(_, facts)| facts.pending > 0 && facts.consumers <= CONSUMERS_SUMMED);
         let step = |(name, facts): &(&Name, GroupFacts)| {
             let idle = self.options.consumers_max.is_some() && facts.consumers <= CONSUMERS_LISTED;
-            let mut commands = vec![commands::pending_summary(key, name)];
-            commands.extend(idle.then(|| commands::consumers(key, name)));
             let nanos = 3_000 + facts.consumers * if idle { 1_050 } else { 50 };
-            let cost = Duration::from_nanos(nanos);
-            Step { key: key.clone(), commands, ask: Ask::Consumers { group: (*name).clone(), idle }, cost }
+            let ask = Ask::Consumers { group: (*name).clone(), idle };
+            Step { key: key.clone(), ask, cost: Duration::from_nanos(nanos) }
         };
         pending.map(step).collect()
     }
@@ -224,14 +236,16 @@ impl Groups<'_> {
     }
 
     fn moment(&self, key: &Name, found: &Found, max: u32) -> Step {
-        let has_eval_ro = found.stream.entries_added.is_some();
-        let groups = found.stream.group_count;
-        let commands = vec![commands::moment(key, max, groups, self.turns.number, has_eval_ro)];
-        let entry = self.sizes.entry(key) as u64;
-        let entries = u64::from(max).min(waiting(found)).min(commands::counted_bytes(groups) as u64 / entry.max(1) + 1);
-        // 20 us a group, 1.5 us an entry, and 2.5 ns a byte: measured on Redis 7.0, the slowest.
-        let nanos = 100_000 + 20_000 * groups + entries * (1_500 + entry * 5 / 2) + 3 * entry;
-        Step { key: key.clone(), commands, ask: Ask::Moment, cost: Duration::from_nanos(nanos) }
+        let counting = Counting {
+            max,
+            groups: found.stream.group_count,
+            turn: self.turns.number,
+            largest: self.sizes.largest(key),
+            from: None,
+            without_eval_ro: found.stream.entries_added.is_none(),
+        };
+        let cost = Cost::new(key, found, self.sizes).of_call(counting::waiting(found).min(max.into()));
+        Step { key: key.clone(), ask: Ask::Moment(counting), cost }
     }
 
     fn look_up(&self, key: &Name, found: &Found, ids: &BTreeSet<StreamId>) -> Step {
@@ -239,15 +253,18 @@ impl Groups<'_> {
         let entry = self.sizes.entry(key);
         let most = (LOOKED_UP_BYTES / entry.max(1)).clamp(1, LOOKED_UP).min(ids.len());
         let ids: Vec<_> = ids.iter().cycle().skip(start).take(most).copied().collect();
-        let first_above = ids.iter().map(|id| commands::first_entry_after(key, *id));
-        let commands = first_above.chain([commands::groups(key)]).collect();
         let cost = Duration::from_nanos(ids.len() as u64 * (3_000 + entry as u64) + found.stream.group_count * 1_000);
-        Step { key: key.clone(), commands, ask: Ask::FirstAbove(ids), cost }
+        Step { key: key.clone(), ask: Ask::FirstAbove(ids), cost }
     }
 
-    /// Puts the replies where they belong, and says what has to be asked in another way.
-    fn read(&mut self, step: &Step, replies: &Replies, known: &mut Known) -> Result<Option<Step>, Stop> {
-        let wanted = known.streams.get(&step.key).map(|stream| stream.wanted.clone());
+    /// Puts the replies where they belong, and says what has to be asked in another way, or in addition.
+    fn read(
+        &mut self,
+        step: &Step,
+        replies: &Replies,
+        known: &mut Known,
+        budget: &mut Budget,
+    ) -> Result<Option<Step>, Stop> {
         let Some(found) = known.found(&step.key) else { return Ok(None) };
         let mut replies = replies.items();
         let mut next = || replies.next().unwrap_or(Item::Null);
@@ -285,25 +302,53 @@ impl Groups<'_> {
                 let shown = self.options.consumers_max.unwrap_or(0);
                 pending.busiest = busiest(summary.unwrap_or_default(), &times.unwrap_or_default(), shown);
             }
-            Ask::Moment => {
+            Ask::Moment(counting) => {
                 let moment = Reply::read(next(), replies::moment);
-                return match (moment, wanted) {
-                    (Reply::Failed(error), Some(wanted))
-                        if !error.is_about_the_server() && matches!(error.kind(), Kind::Permission | Kind::Other) =>
-                    {
-                        if errors::refuses_scripts(&error) {
-                            // That is no failure: only the numbers that need a script stay unknown.
-                            self.scripts.refused = Some((Instant::now(), error.context("the script that counts")));
-                        } else {
-                            found.failures.push(error.context("reading the stream by script"));
-                        }
-                        Ok(self.without_script(step, found, &wanted))
-                    }
-                    (moment, _) => read_moment(moment, &step.key, known).map(|()| None),
-                };
+                return self.read_moment(step, counting, moment, known, budget);
             }
         }
         Ok(None)
+    }
+
+    fn read_moment(
+        &mut self,
+        step: &Step,
+        counting: &Counting,
+        moment: Reply<Option<Moment>>,
+        known: &mut Known,
+        budget: &mut Budget,
+    ) -> Result<Option<Step>, Stop> {
+        let Some(stream) = known.streams.get_mut(&step.key) else { return Ok(None) };
+        let State::Found(found) = &mut stream.state else { return Ok(None) };
+        let moment = match moment {
+            Reply::Gone => {
+                stream.state = State::Missing;
+                return Ok(None);
+            }
+            Reply::Failed(error)
+                if !error.is_about_the_server() && matches!(error.kind(), Kind::Permission | Kind::Other) =>
+            {
+                if errors::refuses_scripts(&error) {
+                    // That is no failure: only the numbers that need a script stay unknown.
+                    self.scripts.refused = Some((Instant::now(), error.context("the script that counts")));
+                } else {
+                    found.failures.push(error.context("reading the stream by script"));
+                }
+                let is_first = counting.from.is_none();
+                return Ok(is_first.then(|| self.without_script(step, found, &stream.wanted)).flatten());
+            }
+            moment => Stop::note(moment, "reading the stream by script", &mut found.failures)?.flatten(),
+        };
+        let Some(mut moment) = moment else { return Ok(None) };
+        let cost = Cost::new(&step.key, found, self.sizes);
+        let before = counting.from.as_ref().map_or(0, |from| from.entries);
+        budget.correct(step.cost, cost.of(moment.counted.saturating_sub(before)));
+        self.sizes.note_largest(&step.key, moment.largest);
+        if !note_moment(found, counting, &mut moment) {
+            return Ok(None);
+        }
+        let again = counting::go_on(counting, &moment, found, &stream.wanted, &cost, budget);
+        Ok(again.map(|(counting, cost)| Step { key: step.key.clone(), ask: Ask::Moment(counting), cost }))
     }
 
     /// What is left to ask about a stream of which no script can tell.
@@ -334,12 +379,14 @@ fn expect(steps: &VecDeque<Step>, known: &mut Known) {
     }
 }
 
-/// The most entries that a count may meet: the largest lag, where all groups have one.
-fn waiting(found: &Found) -> u64 {
-    let groups = found.groups.iter().flatten().filter(|(_, facts)| backlog::needs_script(&found.stream, facts));
-    let mut lags = groups.map(|(_, facts)| facts.lag.and_then(|lag| u64::try_from(lag).ok()));
-    let most = lags.try_fold(0, |most, lag| Some(lag?.max(most)));
-    most.unwrap_or(u64::MAX).min(found.stream.length)
+/// The budget is spent: these streams keep their lower bounds, and the next collection begins with them.
+fn leave_out_counts(steps: &mut VecDeque<Step>, known: &mut Known) {
+    steps.retain(|step| {
+        if let Some(found) = known.found(&step.key).filter(|_| step.counts()) {
+            found.open = found.open.saturating_sub(1);
+        }
+        !step.counts()
+    });
 }
 
 enum Backlog {
@@ -348,9 +395,45 @@ enum Backlog {
 }
 
 impl Step {
+    fn commands(&self) -> Vec<Command> {
+        let key = &self.key;
+        match &self.ask {
+            Ask::OldestPending(groups) => groups.iter().map(|name| commands::oldest_pending(key, name)).collect(),
+            Ask::FirstAbove(ids) => {
+                let first_above = ids.iter().map(|id| commands::first_entry_after(key, *id));
+                first_above.chain([commands::groups(key)]).collect()
+            }
+            Ask::Moment(counting) => vec![commands::moment(key, counting)],
+            Ask::Consumers { group, idle } => {
+                let idle = idle.then(|| commands::consumers(key, group));
+                [commands::pending_summary(key, group)].into_iter().chain(idle).collect()
+            }
+        }
+    }
+
+    /// How many commands it has.
+    fn len(&self) -> usize {
+        match &self.ask {
+            Ask::OldestPending(groups) => groups.len(),
+            Ask::FirstAbove(ids) => ids.len() + 1,
+            Ask::Moment(_) => 1,
+            Ask::Consumers { idle, .. } => 1 + usize::from(*idle),
+        }
+    }
+
+    /// Bytes of its commands, about.
     fn bytes(&self) -> usize {
-        let script = if matches!(self.ask, Ask::Moment) { commands::script_bytes() } else { 0 };
-        self.commands.len() * (80 + self.key.as_bytes().len()) + script
+        let script = match &self.ask {
+            Ask::Moment(counting) => {
+                commands::script_bytes() + counting.from.as_ref().map_or(0, |from| from.ids.len() * 40)
+            }
+            _ => 0,
+        };
+        self.len() * (80 + self.key.as_bytes().len()) + script
+    }
+
+    fn counts(&self) -> bool {
+        matches!(self.ask, Ask::Moment(_))
     }
 }
 
@@ -359,17 +442,21 @@ fn oldest_pending(key: &Name, groups: &[(&Name, GroupFacts)]) -> Vec<Step> {
     let pending: Vec<_> = groups.iter().filter(|(_, facts)| facts.pending > 0).map(|(name, _)| *name).collect();
     let step = |names: &[&Name]| Step {
         key: key.clone(),
-        commands: names.iter().map(|name| commands::oldest_pending(key, name)).collect(),
         ask: Ask::OldestPending(names.iter().map(|name| (*name).clone()).collect()),
         cost: Duration::from_micros(3 * names.len() as u64),
     };
     pending.chunks(64).map(step).collect()
 }
 
-/// As many steps as the budget allows, and at least one, beginning with the first that is `due`.
-fn in_turn(mut steps: Vec<Step>, budget: Duration, due: impl Fn(&Step) -> bool) -> Vec<Step> {
+/// Begins with the first that is `due`.
+fn rotate(steps: &mut [Step], due: impl Fn(&Step) -> bool) {
     let first = steps.iter().position(due).unwrap_or(0);
     steps.rotate_left(first);
+}
+
+/// As many steps as the budget allows, and at least one, beginning with the first that is `due`.
+fn in_turn(mut steps: Vec<Step>, budget: Duration, due: impl Fn(&Step) -> bool) -> Vec<Step> {
+    rotate(&mut steps, due);
     let mut spent = Duration::ZERO;
     let affordable = steps.iter().take_while(|step| {
         let first = spent.is_zero();
@@ -390,24 +477,23 @@ fn note_oldest(found: &mut Found, first_above: &BTreeMap<StreamId, StreamId>, no
     oldest.extend(unmoved.filter_map(|(name, facts)| Some((name, *first_above.get(&facts.last_delivered)?))));
 }
 
-/// Replaces what two commands said by what was read at one moment.
-fn read_moment(moment: Reply<Option<replies::Moment>>, key: &Name, known: &mut Known) -> Result<(), Stop> {
-    let Some(stream) = known.streams.get_mut(key) else { return Ok(()) };
-    let State::Found(found) = &mut stream.state else { return Ok(()) };
-    let moment = match moment {
-        Reply::Gone => {
-            stream.state = State::Missing;
-            return Ok(());
+/// Replaces what two commands said by what was read at one moment, or adds the rest of a count. False where the stream has
+/// lost entries meanwhile, so that the rest says nothing of the moment when the count began.
+fn note_moment(found: &mut Found, counting: &Counting, moment: &mut Moment) -> bool {
+    if counting.from.is_none() {
+        let entries_added = moment.stream.entries_added.or(found.stream.entries_added);
+        found.stream = StreamFacts { entries_added, ..moment.stream };
+        found.groups = Some(std::mem::take(&mut moment.groups).into_iter().collect());
+        found.evidence = Evidence::OneMoment(std::mem::take(&mut moment.counts));
+        return true;
+    }
+    match &mut found.evidence {
+        Evidence::OneMoment(counts) if backlog::nothing_left(&found.stream, &moment.stream) => {
+            counting::add(counts, std::mem::take(&mut moment.counts));
+            true
         }
-        moment => Stop::note(moment, "reading the stream by script", &mut found.failures)?.flatten(),
-    };
-    let Some(moment) = moment else { return Ok(()) };
-    let entries_added = moment.stream.entries_added.or(found.stream.entries_added);
-    found.stream = moment.stream;
-    found.stream.entries_added = entries_added;
-    found.groups = Some(moment.groups.into_iter().collect());
-    found.evidence = Evidence::OneMoment(moment.counts);
-    Ok(())
+        _ => false,
+    }
 }
 
 /// Consumers that hold something pending, most first, at most so many.
@@ -433,8 +519,7 @@ mod tests {
     fn steps(costs: &[u64]) -> Vec<Step> {
         let step = |(number, cost): (usize, &u64)| Step {
             key: format!("s{number}").as_str().into(),
-            commands: vec![],
-            ask: Ask::Moment,
+            ask: Ask::Moment(Counting::default()),
             cost: Duration::from_millis(*cost),
         };
         costs.iter().enumerate().map(step).collect()

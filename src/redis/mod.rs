@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! collect -> discovery, streams, groups -> connection, commands, replies
+//!        |                           \-> counting
 //!        \-> progress -> Snapshot
 //! ```
 
@@ -10,6 +11,7 @@ pub mod collect;
 mod commands;
 mod connect;
 mod connection;
+mod counting;
 mod discovery;
 pub mod endpoint;
 mod errors;

@@ -1,21 +1,36 @@
 -- Reads one stream at one moment: what XINFO STREAM and XINFO GROUPS say, and how many entries stand above the last
--- delivered id of each group that is between the first entry and the last.
+-- delivered id of each group that is between the first entry and the last. It counts from the last entry down, so each entry
+-- is read once, and another call can go on where this one stopped.
 --
 -- KEYS[1]  the stream
 -- ARGV[1]  the most entries to count; 0 counts none
--- ARGV[2]  bytes of entries after which counting stops
+-- ARGV[2]  bytes of entries after which this call stops counting
 -- ARGV[3]  a number that differs from collection to collection: which group's oldest entry is looked up first
 -- ARGV[4]  the most groups; nil is returned where the stream has more
+-- ARGV[5]  bytes of the largest entry that was met before
+-- Where it goes on, also:
+-- ARGV[6]  the lowest entry that was counted
+-- ARGV[7]  how many were
+-- ARGV[8...]  the ids above which entries are still to be counted
 --
--- Returns length, entries-added, last-generated-id, first id, last id, bytes of these two entries, XINFO GROUPS, and a list
--- of {id, entries above it, the first of them, 1 if they are all}. An id that is missing there was not reached.
-local key, max, most, turn = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local info, stream = redis.call('XINFO', 'STREAM', key), {}
+-- Returns length, entries-added, last-generated-id, first id, last id, bytes of these two entries, XINFO GROUPS (nothing where
+-- it goes on), a list of {id, entries above it, the first of them, 1 if they are all}, and of the counting: the lowest entry
+-- that was counted, how many were, and bytes of the largest. An id that is missing in the list was not reached.
+local call, key = redis.call, KEYS[1]
+local max, most, turn = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local info, stream = call('XINFO', 'STREAM', key), {}
 for i = 1, #info, 2 do stream[info[i]] = info[i + 1] end
 if stream['groups'] > tonumber(ARGV[4]) then return false end
-local groups = redis.call('XINFO', 'GROUPS', key)
-local first = stream['first-entry'] and stream['first-entry'][1] or false
-local last = stream['last-entry'] and stream['last-entry'][1] or false
+
+local function size(entry)
+  local bytes, texts = 0, entry and entry[2] or {}
+  for i = 1, #texts do bytes = bytes + #texts[i] end
+  return bytes
+end
+local first, last = stream['first-entry'], stream['last-entry']
+local first_bytes, last_bytes = size(first), size(last)
+local largest = math.max(first_bytes, last_bytes)
+first, last = first and first[1], last and last[1]
 
 -- Ids as strings that sort as the ids do.
 local zeros = string.rep('0', 20)
@@ -24,72 +39,70 @@ local function sortable(id)
   return string.sub(zeros, #ms + 1) .. ms .. string.sub(zeros, #seq + 1) .. seq
 end
 
--- The distinct last delivered ids between first and last entry, in order.
+-- The distinct ids between first and last entry, in order.
 local positions, ids = {}, {}
-if first then
-  local low, high = sortable(first), sortable(last)
-  for _, group in ipairs(groups) do
-    local id
-    for i = 1, #group, 2 do
-      if group[i] == 'last-delivered-id' then id = group[i + 1] end
-    end
-    local position = sortable(id)
-    if position >= low and position < high and not ids[position] then
-      ids[position] = id
-      positions[#positions + 1] = position
-    end
+local low, high = first and sortable(first), last and sortable(last)
+local function add(id)
+  local position = first and sortable(id)
+  if first and position >= low and position < high and not ids[position] then
+    ids[position] = id
+    positions[#positions + 1] = position
   end
-  table.sort(positions)
 end
-
-local function size(entry)
-  local bytes = 0
-  for _, text in ipairs(entry and entry[2] or {}) do bytes = bytes + #text end
-  return bytes
+local groups = {}
+if ARGV[6] then
+  for i = 8, #ARGV do add(ARGV[i]) end
+else
+  groups = call('XINFO', 'GROUPS', key)
+  -- It stands at the same place in each group.
+  local at = 0
+  for i, field in ipairs(groups[1] or {}) do
+    if field == 'last-delivered-id' then at = i + 1 end
+  end
+  for i = 1, #groups do add(groups[i][at]) end
 end
+table.sort(positions)
 
-local bytes = 0
-local function read(from, to, count)
-  local entries = redis.call('XRANGE', key, from, to, 'COUNT', count)
-  for _, entry in ipairs(entries) do bytes = bytes + size(entry) end
-  return entries
-end
-
--- Entries that were not seen yet may be as large as the first or the last.
-local first_bytes, last_bytes = size(stream['first-entry']), size(stream['last-entry'])
-local expected = math.max(first_bytes, last_bytes)
-
--- From the newest position to the oldest, so that the entries between two of them are counted once.
-local counts, total, complete, oldest, at = {}, 0, max > 0, false, #positions
+-- The last entry stands above all of them. Entries that were not met yet may be as large as the largest that was.
+local counts, at, complete = {}, #positions, max > 0
+local lowest, total, bytes, step = ARGV[6] or last, tonumber(ARGV[7] or 1), 0, 1
+local expected = math.max(largest, tonumber(ARGV[5]))
 while at > 0 and complete do
-  local from, above = '(' .. ids[positions[at]], ids[positions[at + 1]]
-  local step, segment_oldest = 1, false
+  local id = ids[positions[at]]
   while true do
-    local entries = read(from, above or '+', step)
-    total = total + #entries
-    segment_oldest = segment_oldest or (entries[1] and entries[1][1]) or false
+    local entries = call('XREVRANGE', key, '(' .. lowest, '(' .. id, 'COUNT', step)
+    for i = 1, #entries do
+      local entry_bytes = size(entries[i])
+      bytes = bytes + entry_bytes
+      if entry_bytes > largest then largest = entry_bytes end
+    end
+    if #entries > 0 then
+      total, lowest = total + #entries, entries[#entries][1]
+    end
     if #entries < step then break end
     if total > max or bytes >= most then complete = false break end
-    from = '(' .. entries[#entries][1]
-    -- Twice as many as before, but no more than fit into what is left by the size that is expected, and few, because
-    -- those in between may be larger than all that.
-    local room = math.floor((most - bytes) / (math.max(bytes / total, expected) + 1))
-    step = math.max(1, math.min(step * 2, 8, max + 1 - total, room))
+    -- Twice as many as before, but no more than fit into what is left, and few, because those to come may be larger than
+    -- all so far.
+    local room = math.floor((most - bytes) / (math.max(expected, largest) + 1))
+    step = math.max(1, math.min(step * 2, 12, max + 1 - total, room))
   end
-  oldest = segment_oldest or oldest
-  counts[#counts + 1] = {ids[positions[at]], total, oldest, complete and 1 or 0}
-  at = at - 1
+  if complete then
+    counts[#counts + 1] = {id, total, lowest, 1}
+    at = at - 1
+  end
 end
 
 -- Of those that were not reached at least the oldest entry, which gives the age: at least of one, in turn.
+local looked_up = 0
 for n = 1, at do
-  if n > 1 and bytes >= most then break end
+  if n > 1 and looked_up >= most / 4 then break end
   local id = ids[positions[(turn + n) % at + 1]]
-  local entry = read('(' .. id, '+', 1)[1]
-  counts[#counts + 1] = {id, math.max(total, 1), entry and entry[1] or false, 0}
+  local entry = call('XRANGE', key, '(' .. id, '+', 'COUNT', 1)[1]
+  looked_up = looked_up + size(entry)
+  counts[#counts + 1] = {id, total, entry and entry[1] or false, 0}
 end
 
 return {
-  stream['length'], stream['entries-added'] or false, stream['last-generated-id'], first, last, first_bytes + last_bytes,
-  groups, counts
+  stream['length'], stream['entries-added'] or false, stream['last-generated-id'], first or false, last or false,
+  first_bytes + last_bytes, groups, counts, lowest or false, total, largest
 }

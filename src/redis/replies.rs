@@ -204,6 +204,12 @@ pub(crate) struct Moment {
     pub(crate) payload: usize,
     pub(crate) groups: Vec<(Name, GroupFacts)>,
     pub(crate) counts: Vec<Count>,
+    /// The lowest entry that was counted.
+    pub(crate) lowest: Option<StreamId>,
+    /// How many entries were counted.
+    pub(crate) counted: u64,
+    /// Bytes of the largest entry that was met.
+    pub(crate) largest: usize,
 }
 
 /// The script's reply; `None` where the stream has more groups than the script takes.
@@ -211,7 +217,8 @@ pub(crate) fn moment(reply: Item<'_>) -> Result<Option<Moment>, Error> {
     if reply == Item::Null {
         return Ok(None);
     }
-    let [length, entries_added, last_generated, first, last, payload, groups, counts] = items(reply)?;
+    let [length, entries_added, last_generated, first, last, payload, groups, counts, lowest, counted, largest] =
+        items(reply)?;
     let groups = self::groups(groups)?;
     let stream = StreamFacts {
         length: number(length)?,
@@ -224,8 +231,16 @@ pub(crate) fn moment(reply: Item<'_>) -> Result<Option<Moment>, Error> {
         last: nullable(last, id)?,
     };
     let counts = list(counts)?.map(count).collect::<Result<_, _>>()?;
-    let payload = usize::try_from(number(payload)?).unwrap_or(usize::MAX);
-    Ok(Some(Moment { stream, payload, groups: groups.into_iter().map(exact_in_lua).collect(), counts }))
+    let size = |bytes| Ok::<_, Error>(usize::try_from(number(bytes)?).unwrap_or(usize::MAX));
+    Ok(Some(Moment {
+        stream,
+        payload: size(payload)?,
+        groups: groups.into_iter().map(exact_in_lua).collect(),
+        counts,
+        lowest: nullable(lowest, id)?,
+        counted: number(counted)?,
+        largest: size(largest)?,
+    }))
 }
 
 /// Lua's numbers are exact below this.
@@ -551,11 +566,13 @@ mod tests {
         let reply = |added| {
             let counts = array([array([text("5-0"), Value::Int(4), text("6-0"), Value::Int(1)])]);
             let groups = array([flat(&group_fields())]);
-            array([Value::Int(5), added, text("9-0"), text("5-0"), text("9-0"), Value::Int(70), groups, counts])
+            let stream = [Value::Int(5), added, text("9-0"), text("5-0"), text("9-0"), Value::Int(70), groups, counts];
+            Value::Array([stream.as_slice(), &[text("6-0"), Value::Int(4), Value::Int(40)]].concat())
         };
         let read = read_by(moment, reply(Value::Int(10))).unwrap().unwrap();
         assert_eq!((read.stream.length, read.stream.entries_added, read.groups.len()), (5, Some(10), 1));
-        assert_eq!(read.payload, 70);
+        assert_eq!((read.payload, read.largest, read.counted), (70, 40, 4));
+        assert_eq!(read.lowest, Some(StreamId { ms: 6, seq: 0 }));
         let (after, oldest) = (StreamId { ms: 5, seq: 0 }, Some(StreamId { ms: 6, seq: 0 }));
         assert_eq!(read.counts, [Count { after, entries: 4, oldest, complete: true }]);
         let beyond_lua = read_by(moment, reply(Value::Int(i64::MAX))).unwrap().unwrap();

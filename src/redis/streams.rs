@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream::FuturesOrdered};
 
 use super::{
     collect::Stop,
-    commands::{self, Command},
+    commands::{self, Command, Counting},
     connection::Connection,
     errors,
     progress::{Evidence, Found, Known, Progress, State},
@@ -41,10 +41,13 @@ pub(super) const COMMANDS_BEFORE_FIRST_REPLY: usize = 48 << 10;
 /// large as the largest so far.
 const UNKNOWN_AT_FIRST: usize = 2;
 
-/// The size of each stream's last reply, kept from collection to collection.
+/// What each stream's last replies showed of its size, kept from collection to collection.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
+    /// Bytes of the reply.
     replies: HashMap<Name, usize>,
+    /// Bytes of the largest entry that the last count met.
+    largest: HashMap<Name, usize>,
     /// The server is older than `EVAL_RO`, as its replies show.
     without_eval_ro: bool,
 }
@@ -64,9 +67,19 @@ impl Sizes {
         self.known(key).map_or(0, |reply| reply / 2)
     }
 
+    /// The largest entry that the last count of this stream met.
+    pub(super) fn largest(&self, key: &Name) -> usize {
+        self.largest.get(key).copied().unwrap_or(0)
+    }
+
+    pub(super) fn note_largest(&mut self, key: &Name, largest: usize) {
+        self.largest.insert(key.clone(), largest);
+    }
+
     /// Forgets the streams that are no longer asked.
     pub(super) fn keep(&mut self, asked: impl Fn(&Name) -> bool) {
         self.replies.retain(|key, _| asked(key));
+        self.largest.retain(|key, _| asked(key));
     }
 
     /// The connection ended while these were read: each is asked alone next time, and one that was is read by script.
@@ -178,9 +191,9 @@ pub(super) async fn collect(
         while wanted()
             && let Some(batch) = window.next(&mut keys, sizes)
         {
-            let has_eval_ro = !sizes.without_eval_ro;
+            let without_eval_ro = sizes.without_eval_ro;
             under_way.push_back(async move {
-                let commands = batch.commands(has_eval_ro);
+                let commands = batch.commands(without_eval_ro);
                 (connection.send(&commands).await, batch)
             });
         }
@@ -203,9 +216,10 @@ pub(super) async fn collect(
 }
 
 impl Batch {
-    fn commands(&self, has_eval_ro: bool) -> Vec<Command> {
+    fn commands(&self, without_eval_ro: bool) -> Vec<Command> {
         if self.by_script {
-            return self.keys.iter().map(|key| commands::moment(key, 0, 0, 0, has_eval_ro)).collect();
+            let nothing = Counting { without_eval_ro, ..Counting::default() };
+            return self.keys.iter().map(|key| commands::moment(key, &nothing)).collect();
         }
         self.keys.iter().flat_map(|key| [commands::stream(key), commands::groups(key)]).collect()
     }
@@ -349,7 +363,7 @@ mod tests {
         assert!(bytes(&first) <= COMMANDS_BEFORE_FIRST_REPLY && streams(&first) > 400, "{}", streams(&first));
         assert!(
             first.iter().all(|batch| batch
-                .commands(true)
+                .commands(false)
                 .iter()
                 .map(|c| c.cmd().get_packed_command().len())
                 .sum::<usize>()

@@ -1,6 +1,9 @@
 //! Every state in which servers count differently, on each kind of server: the page shows what is true.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use crate::support::{Direction, Exporter, Flavor, Page, Proxy, Server};
 
@@ -89,6 +92,57 @@ fn beyond_the_limit_the_number_is_absent_and_the_age_is_not() {
     assert!(scripts.contains("cmdstat_eval_ro:calls=2"), "0 runs no script: {scripts}");
 }
 
+/// A stream of a thousand entries of 1.5 kB, which one call of the script does not count, and two groups.
+fn large_backlog(server: &Server) {
+    let mut pipeline = redis::pipe();
+    for entry in 1..=1_000 {
+        pipeline.cmd("XADD").arg(&["s", &format!("{entry}-0"), "payload", &"x".repeat(1_500)]).ignore();
+    }
+    pipeline.query::<()>(&mut server.connection()).unwrap();
+    server.run("XGROUP CREATE s far 50-0");
+    server.run("XGROUP CREATE s near 900-0");
+}
+
+fn waiting(page: &Page) -> [Option<f64>; 3] {
+    let of = |metric, group| page.group(metric, "s", group);
+    [of("messages_undelivered", "near"), of("messages_undelivered", "far"), of("messages_undelivered_at_least", "far")]
+}
+
+#[test]
+fn a_count_that_one_call_does_not_end_goes_on() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor);
+        large_backlog(&server);
+        let page = Exporter::start(&server, &["--stream=s", "--collector.undelivered-budget=1s"]).scrape();
+        assert_eq!(waiting(&page), [Some(100.0), Some(950.0), Some(950.0)], "{flavor:?}\n{page:?}");
+        let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut server.connection()).unwrap();
+        let calls = |count| {
+            stats.contains(&format!("cmdstat_eval:calls={count},"))
+                || stats.contains(&format!("cmdstat_eval_ro:calls={count},"))
+        };
+        assert!(calls(3), "{flavor:?}: 1.4 MB are more than two calls count: {stats}");
+    }
+}
+
+#[test]
+fn a_count_ends_with_a_lower_bound_where_the_stream_changed_below_it() {
+    // Of the entries that are still to be counted, of those that were, at the head of the stream; and one that is added.
+    for (change, far) in
+        [("XDEL s 300-0", None), ("XDEL s 950-0", None), ("XTRIM s MAXLEN 990", None), ("XADD s * a b", Some(950.0))]
+    {
+        let server = Server::redis7();
+        large_backlog(&server);
+        let proxy = beside_those(&server, "EVAL", |number| number == 2, change);
+        let exporter = Exporter::start_bare(&[&proxy.url(), "--stream=s", "--collector.undelivered-budget=1s"]);
+        let page = exporter.scrape();
+        let [near, counted, least] = waiting(&page);
+        assert_eq!((near, counted), (Some(100.0), far), "{change}\n{page:?}");
+        assert!(least.is_some_and(|least| (100.0..=950.0).contains(&least)), "{change}\n{page:?}");
+        let again = waiting(&exporter.scrape());
+        assert!(again[1].is_some(), "the next one is whole: {again:?}");
+    }
+}
+
 #[test]
 fn a_stream_deleted_during_the_count_has_nothing_waiting() {
     for flavor in Flavor::ALL {
@@ -145,11 +199,24 @@ fn beside_the_count(server: &Server, command: &'static str) -> Proxy {
     beside(server, "EVAL", command)
 }
 
-/// A proxy that has the server run a command just before another one.
+/// A proxy that has the server run a command just before each of another one.
 fn beside(server: &Server, before: &'static str, command: &'static str) -> Proxy {
-    let port = server.port;
+    beside_those(server, before, |_| true, command)
+}
+
+/// The same, just before those writes with the other one whose number is `chosen`.
+fn beside_those(
+    server: &Server,
+    before: &'static str,
+    chosen: impl Fn(u32) -> bool + Send + Sync + 'static,
+    command: &'static str,
+) -> Proxy {
+    let (port, seen) = (server.port, AtomicU32::new(0));
     Proxy::changing(server, Duration::ZERO, move |direction, bytes| {
-        if direction == Direction::Commands && String::from_utf8_lossy(&bytes).contains(before) {
+        if direction == Direction::Commands
+            && String::from_utf8_lossy(&bytes).contains(before)
+            && chosen(seen.fetch_add(1, Ordering::Relaxed) + 1)
+        {
             let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
             let words: Vec<_> = command.split(' ').collect();
             redis::cmd(words[0]).arg(&words[1..]).exec(&mut client.get_connection().unwrap()).unwrap();

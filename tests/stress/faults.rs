@@ -515,6 +515,8 @@ fn clients_leave(_: Scale) -> Outcome {
     let server = server(&[]);
     let exporter = Exporter::start(&server, &["--stream=s=g"]);
     whole(&exporter);
+    // The page may be there before the line.
+    until("the log says that Redis answers", || exporter.log().contains("Redis answers"));
     let connections = meter::info(&server, "total_connections_received");
     let lines = exporter.log().lines().count();
     server.signal("-STOP");
