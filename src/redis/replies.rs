@@ -48,30 +48,36 @@ pub(crate) fn clock(reply: Item<'_>) -> Result<Clock, Error> {
 
 /// `INFO`: lines of `field:value`.
 pub(crate) fn server(reply: Item<'_>) -> Result<Server, Error> {
-    let text = String::from_utf8_lossy(bytes(reply)?);
     let mut server = Server::default();
     let mut is_appending = true;
-    let lines = text.split('\n').filter_map(|line| line.trim_end_matches('\r').split_once(':'));
-    for (field, value) in lines {
-        let text = || Some(value.to_owned());
-        let number = || value.parse().map(Some).map_err(|_| Error::protocol(format_args!("a number for {field}")));
+    for line in bytes(reply)?.split(|byte| *byte == b'\n') {
+        let Some((field, value)) = line.iter().position(|byte| *byte == b':').and_then(|at| line.split_at_checked(at))
+        else {
+            continue;
+        };
+        let value = value.get(1..).unwrap_or_default().trim_ascii_end();
+        let text = || Some(String::from_utf8_lossy(value).into_owned());
+        let number = || {
+            let wrong = || Error::protocol(format_args!("a number for {}", String::from_utf8_lossy(field)));
+            digits(value).map(Some).ok_or_else(wrong)
+        };
         match field {
-            "redis_version" => server.redis_version = text(),
-            "valkey_version" => server.valkey_version = text(),
+            b"redis_version" => server.redis_version = text(),
+            b"valkey_version" => server.valkey_version = text(),
             // Valkey has both, where it is told to show itself as a Redis.
-            "redis_mode" => server.mode = text(),
-            "server_mode" => server.mode = server.mode.take().or_else(text),
-            "role" => server.role = text(),
-            "maxmemory_policy" => server.maxmemory_policy = text(),
-            "uptime_in_seconds" => server.uptime_seconds = number()?,
-            "used_memory" => server.used_memory_bytes = number()?,
-            "maxmemory" => server.max_memory_bytes = number()?,
-            "connected_clients" => server.connected_clients = number()?,
-            "blocked_clients" => server.blocked_clients = number()?,
-            "evicted_keys" => server.evicted_keys = number()?,
-            "aof_enabled" => is_appending = value != "0",
-            "aof_last_write_status" => server.aof_last_write_ok = Some(value == "ok"),
-            "rdb_last_bgsave_status" => server.rdb_last_bgsave_ok = Some(value == "ok"),
+            b"redis_mode" => server.mode = text(),
+            b"server_mode" => server.mode = server.mode.take().or_else(text),
+            b"role" => server.role = text(),
+            b"maxmemory_policy" => server.maxmemory_policy = text(),
+            b"uptime_in_seconds" => server.uptime_seconds = number()?,
+            b"used_memory" => server.used_memory_bytes = number()?,
+            b"maxmemory" => server.max_memory_bytes = number()?,
+            b"connected_clients" => server.connected_clients = number()?,
+            b"blocked_clients" => server.blocked_clients = number()?,
+            b"evicted_keys" => server.evicted_keys = number()?,
+            b"aof_enabled" => is_appending = value != b"0",
+            b"aof_last_write_status" => server.aof_last_write_ok = Some(value == b"ok"),
+            b"rdb_last_bgsave_status" => server.rdb_last_bgsave_ok = Some(value == b"ok"),
             _ => server.errors.extend(error_count(field, value)),
         }
     }
@@ -81,9 +87,9 @@ pub(crate) fn server(reply: Item<'_>) -> Result<Server, Error> {
 }
 
 /// A line of `INFO errorstats`: `errorstat_OOM:count=2752`.
-fn error_count(field: &str, value: &str) -> Option<(String, u64)> {
-    let (error, count) = (field.strip_prefix("errorstat_")?, value.strip_prefix("count=")?);
-    Some((error.to_owned(), count.parse().ok()?))
+fn error_count(field: &[u8], value: &[u8]) -> Option<(String, u64)> {
+    let (error, count) = (field.strip_prefix(b"errorstat_")?, value.strip_prefix(b"count=")?);
+    Some((String::from_utf8_lossy(error).into_owned(), digits(count)?))
 }
 
 /// `SCAN`: the cursor for the next page, 0 after the last one, and the keys of this page.
