@@ -20,10 +20,10 @@ pub(crate) fn script_bytes() -> usize {
     MOMENT_SCRIPT.len()
 }
 
-/// Bytes of entries after which one call of the script stops counting, in a stream with this many groups. 512 KiB take Redis
-/// 1 to 2 ms, and so do 100 groups: the two together should not take longer.
+/// Bytes of entries after which one call of the script stops counting, in a stream with this many groups. 384 KiB take Redis
+/// 1 to 2 ms, and so do 100 groups: the two together should not take much longer. The entries of one visit fit.
 pub(crate) fn counted_bytes(groups: u64) -> usize {
-    (512 << 10) - (usize::try_from(groups.min(GROUPS_IN_SCRIPT)).unwrap_or(0) << 12)
+    (384 << 10) - (usize::try_from(groups.min(GROUPS_IN_SCRIPT)).unwrap_or(0) << 11)
 }
 
 /// Groups of one stream up to which the script is used: Lua takes about 20 us for each.

@@ -26,7 +26,7 @@ use crate::{
 /// How long a step of `SCAN` should take, its way there and back included; its size is adapted to that.
 const STEP: Duration = Duration::from_millis(2);
 /// Keys that one step walks.
-const KEYS_A_STEP: std::ops::RangeInclusive<u32> = 500..=2_000;
+const KEYS_A_STEP: std::ops::RangeInclusive<u32> = 500..=1_500;
 /// Steps that a pattern gets in each collection, however slow they are.
 const FEWEST_STEPS: usize = 5;
 
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn steps_grow_where_they_are_quick_and_shrink_where_they_are_slow() {
         let (most, fewest) = (*KEYS_A_STEP.end(), *KEYS_A_STEP.start());
-        assert_eq!(adapt(1_000, STEP / 2), 2_000);
+        assert_eq!(adapt(700, STEP / 2), 1_400);
         assert_eq!(adapt(1_000, STEP * 2), fewest);
         assert_eq!((adapt(most, Duration::ZERO), adapt(fewest, STEP)), (most, fewest));
     }

@@ -41,7 +41,7 @@ const CONSUMERS_SUMMED: u64 = 50_000;
 /// A group with more consumers is not asked for their idle times, which costs far more for each.
 const CONSUMERS_LISTED: u64 = 1_000;
 /// Bytes of entries that are moved in one collection to learn ages where no script can.
-const LOOKED_UP_BYTES: usize = 1 << 20;
+const LOOKED_UP_BYTES: usize = 512 << 10;
 /// Entries counted where the lag is exact and more than may be counted.
 const SHORT_COUNT: u32 = 50;
 /// Groups of one stream whose oldest entry is looked up without a script in one collection.

@@ -65,11 +65,14 @@ table.sort(positions)
 
 -- The last entry stands above all of them. Entries that were not met yet may be as large as the largest that was.
 local counts, at, complete = {}, #positions, max > 0
-local lowest, total, bytes, step = ARGV[6] or last, tonumber(ARGV[7] or 1), 0, 1
+local lowest, total, bytes = ARGV[6] or last, tonumber(ARGV[7] or 1), 0
 local expected = math.max(largest, tonumber(ARGV[5]))
 while at > 0 and complete do
   local id = ids[positions[at]]
   while true do
+    -- As many as fit into what is left, and few, because those to come may be larger than all so far.
+    local room = math.floor((most - bytes) / (math.max(expected, largest) + 1))
+    local step = math.max(1, math.min(12, max + 1 - total, room))
     local entries = call('XREVRANGE', key, '(' .. lowest, '(' .. id, 'COUNT', step)
     for i = 1, #entries do
       local entry_bytes = size(entries[i])
@@ -81,10 +84,6 @@ while at > 0 and complete do
     end
     if #entries < step then break end
     if total > max or bytes >= most then complete = false break end
-    -- Twice as many as before, but no more than fit into what is left, and few, because those to come may be larger than
-    -- all so far.
-    local room = math.floor((most - bytes) / (math.max(expected, largest) + 1))
-    step = math.max(1, math.min(step * 2, 12, max + 1 - total, room))
   end
   if complete then
     counts[#counts + 1] = {id, total, lowest, 1}

@@ -16,7 +16,7 @@ use crate::{
     report::Outcome,
     support::{
         Cluster, Exporter, Flavor, Proxy, Server, http, until,
-        writers::{Collecting, LIMITS, Told, collect_beside_writers},
+        writers::{Collecting, LIMITS, Told, collect_beside_writers, collect_beside_writers_of},
     },
 };
 
@@ -27,6 +27,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "writers at full speed: Redis 8.2", play: |scale| writers(scale, Flavor::Redis8) },
     Scenario { name: "writers at full speed: Valkey 9", play: |scale| writers(scale, Flavor::Valkey9) },
     Scenario { name: "writers at full speed: a Cluster", play: cluster_writers },
+    Scenario { name: "writers at full speed: Redis 7.0, entries of 80 kB", play: writers_of_large_entries },
 ];
 
 /// What memory may grow by between the first and the last scrapes.
@@ -144,6 +145,16 @@ fn writers(scale: Scale, flavor: Flavor) -> Outcome {
         }
     }
     told(&all)
+}
+
+/// One call of the script counts five of these entries, so most counts go on, and others write between the calls.
+fn writers_of_large_entries(scale: Scale) -> Outcome {
+    let server = Server::redis7();
+    let url = format!("--redis.url={}", server.url());
+    let collecting = Collecting::new(&[&url, "--collector.undelivered-budget=1s"]);
+    let all = collect_beside_writers_of(80_000, &server, &collecting, scale.of(3, 150), 3);
+    all.assert_true();
+    told(&[all])
 }
 
 fn cluster_writers(scale: Scale) -> Outcome {

@@ -4,7 +4,7 @@
 -- KEYS[2]  counts writes
 -- KEYS[3]  the truth after each of the last writes, newest first
 -- KEYS[4]  how many entries each group lost so far
--- ARGV     the write
+-- ARGV     the write, its group, its count, and the bytes of an entry that is added
 --
 -- What waits is counted by reading it. What a group lost is what stopped waiting for it by a write that removes entries.
 local stream, writes, truths, lost = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -41,7 +41,8 @@ local before = groups()
 local group = before[name]
 
 if write == 'add' then
-  for _ = 1, count do redis.call('XADD', stream, '*', 'detector', '1') end
+  local payload = string.rep('1', tonumber(ARGV[4]))
+  for _ = 1, count do redis.call('XADD', stream, '*', 'detector', payload) end
 elseif write == 'read' and group then
   redis.call('XREADGROUP', 'GROUP', name, 'worker', 'COUNT', count, 'STREAMS', stream, '>')
 elseif write == 'acknowledge' and group then

@@ -78,21 +78,23 @@ struct Recorder {
     connection: redis::Connection,
     /// The digest by which the server knows the script.
     script: String,
+    entry_bytes: usize,
 }
 
 impl Recorder {
-    fn new(server: &Server) -> Self {
+    fn new(server: &Server, entry_bytes: usize) -> Self {
         let mut connection = server.connection();
         let mut load = redis::cmd("SCRIPT");
         load.arg("LOAD").arg(include_str!("writers.lua"));
         let script = load.query(&mut connection).unwrap();
-        Self { connection, script }
+        Self { connection, script, entry_bytes }
     }
 
     fn write(&mut self, write: &str, group: &str, count: usize) {
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.script).arg(4).arg(STREAM).arg("{night}:writes").arg("{night}:truths").arg("{night}:lost");
-        let written = command.arg(write).arg(group).arg(count).query::<u64>(&mut self.connection);
+        command.arg(write).arg(group).arg(count).arg(self.entry_bytes);
+        let written = command.query::<u64>(&mut self.connection);
         written.unwrap_or_else(|error| panic!("{write} {group} {count}: {error}"));
     }
 
@@ -244,10 +246,21 @@ impl Collecting {
 
 /// Collects so often while others write to this server, which holds the slot of the stream.
 pub fn collect_beside_writers(server: &Server, collecting: &Collecting, collections: u64, seed: u64) -> Told {
-    Recorder::new(server).write("create-anew", "a", 0);
+    collect_beside_writers_of(1, server, collecting, collections, seed)
+}
+
+/// The same, with entries of so many bytes.
+pub fn collect_beside_writers_of(
+    entry_bytes: usize,
+    server: &Server,
+    collecting: &Collecting,
+    collections: u64,
+    seed: u64,
+) -> Told {
+    Recorder::new(server, entry_bytes).write("create-anew", "a", 0);
     let done = Arc::new(AtomicBool::new(false));
     let writer = |number| {
-        let (mut recorder, done) = (Recorder::new(server), Arc::clone(&done));
+        let (mut recorder, done) = (Recorder::new(server, entry_bytes), Arc::clone(&done));
         let mut random = fastrand::Rng::with_seed(seed * WRITERS + number);
         thread::spawn(move || {
             while !done.load(Ordering::Relaxed) {
