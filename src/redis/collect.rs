@@ -206,7 +206,8 @@ impl Collector {
         }
         discovery.forget(&Self::gone(progress));
         progress.lock().patterns = discovery.matches();
-        Groups { options: &self.options, sizes, turns, scripts }.collect(connection, progress, wanted).await?;
+        let mut groups = Groups { options: &self.options, sizes, turns, scripts, look_up_left: None };
+        groups.collect(connection, progress, wanted).await?;
         let mut known = progress.lock();
         known.scripts_refused = scripts.refusal().cloned();
         sizes.keep(|key| known.streams.contains_key(key));

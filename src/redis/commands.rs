@@ -20,10 +20,11 @@ pub(crate) fn script_bytes() -> usize {
     MOMENT_SCRIPT.len()
 }
 
-/// Bytes of entries after which one call of the script stops counting, in a stream with this many groups. 384 KiB take Redis
-/// 1 to 2 ms, and so do 100 groups: the two together should not take much longer. The entries of one visit fit.
-pub(crate) fn counted_bytes(groups: u64) -> usize {
-    (384 << 10) - (usize::try_from(groups.min(GROUPS_IN_SCRIPT)).unwrap_or(0) << 11)
+/// The work after which one call of the script stops counting, in a stream with this many groups; moment.lua says how work is
+/// counted. So much takes Redis 1 to 2 ms, and so do 100 groups: the two together should not take much longer. The entries of
+/// one visit fit.
+pub(crate) fn work_of_call(groups: u64) -> u64 {
+    (448 << 10) - (groups.min(GROUPS_IN_SCRIPT) << 11)
 }
 
 /// Groups of one stream up to which the script is used: Lua takes about 20 us for each.
@@ -134,9 +135,11 @@ pub(crate) struct Counting {
     /// Groups of the stream.
     pub(crate) groups: u64,
     /// Chooses the group whose oldest entry is looked up first where the counting stops early.
-    pub(crate) turn: u64,
+    pub(crate) turn: u32,
     /// Bytes of the largest entry of the stream that was met before.
     pub(crate) largest: usize,
+    /// The groups that are wanted; all of them where there is none.
+    pub(crate) wanted: Vec<Name>,
     /// Where it goes on.
     pub(crate) from: Option<GoOn>,
     /// The server is older than `EVAL_RO`, which exists from 7.0.
@@ -158,8 +161,9 @@ pub(crate) struct GoOn {
 pub(crate) fn moment(key: &Name, counting: &Counting) -> Command {
     let mut moment = cmd(if counting.without_eval_ro { "EVAL" } else { "EVAL_RO" });
     moment.arg(MOMENT_SCRIPT.as_str()).arg(1).arg(key.as_bytes());
-    moment.arg(counting.max).arg(counted_bytes(counting.groups)).arg(counting.turn);
+    moment.arg(counting.max).arg(work_of_call(counting.groups)).arg(counting.turn);
     moment.arg(GROUPS_IN_SCRIPT).arg(counting.largest);
+    moment.arg(counting.wanted.len()).arg(counting.wanted.iter().map(Name::as_bytes).collect::<Vec<_>>());
     if let Some(GoOn { lowest, entries, ids }) = &counting.from {
         moment.arg(lowest.to_string()).arg(entries);
         moment.arg(ids.iter().map(StreamId::to_string).collect::<Vec<_>>());

@@ -67,7 +67,8 @@ fn refused_in_script(detail: &str) -> bool {
 
 /// The user may not run scripts or a command in them, or the server has none: true for every stream, not only for this one.
 pub(super) fn refuses_scripts(error: &Error) -> bool {
-    error.kind() == Kind::Permission || error.to_string().contains("unknown command")
+    let unknown = ["unknown command", "unknown redis command"];
+    error.kind() == Kind::Permission || unknown.iter().any(|words| error.to_string().to_lowercase().contains(words))
 }
 
 /// The code of a reply that stands for none, since a node of a Cluster could not be reached.

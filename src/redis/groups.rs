@@ -24,7 +24,7 @@ use super::{
     streams::{COMMANDS_BEFORE_FIRST_REPLY, Sizes},
 };
 use crate::{
-    config::Collect,
+    config::{self, Collect},
     model::{
         backlog::{self, LagTrust, Position},
         error::{Error, Kind},
@@ -52,10 +52,12 @@ const LOOKED_UP: usize = 64;
 pub(super) struct Turns {
     /// The last stream that was counted.
     counted: Option<Name>,
+    /// The last stream whose oldest entries were looked up without a script.
+    looked_up: Option<Name>,
     /// The last stream and group whose consumers were walked.
     walked: Option<(Name, Name)>,
     /// Counts collections.
-    number: u64,
+    number: u32,
 }
 
 /// May scripts be run, as far as is known?
@@ -105,6 +107,8 @@ pub(super) struct Groups<'a> {
     pub(super) sizes: &'a mut Sizes,
     pub(super) turns: &'a mut Turns,
     pub(super) scripts: &'a mut Scripts,
+    /// Bytes of entries that may still be looked up without a script; `None` where none was yet.
+    pub(super) look_up_left: Option<usize>,
 }
 
 impl Groups<'_> {
@@ -145,10 +149,8 @@ impl Groups<'_> {
             if let Some(found) = known.found(&step.key).filter(|_| again.is_none()) {
                 found.open = found.open.saturating_sub(1);
             }
-            // What was begun comes first.
-            if let Some(again) = again {
-                steps.push_front(again);
-            }
+            // Each stream is counted once before one goes on.
+            steps.extend(again);
         }
     }
 
@@ -170,22 +172,23 @@ impl Groups<'_> {
             })
         };
         let mut steps = VecDeque::new();
-        let (mut counts, mut walks) = (Vec::new(), Vec::new());
-        let mut looked_up = 0;
+        let (mut counts, mut look_ups, mut walks) = (Vec::new(), Vec::new(), Vec::new());
         for (key, stream, found) in found() {
             let groups = found.groups.iter().flatten().filter(|(name, _)| stream.wanted.wants(name));
             let groups: Vec<_> = groups.map(|(name, facts)| (name, *facts)).collect();
             steps.extend(oldest_pending(key, &groups));
             walks.extend(self.consumers(key, &groups));
-            match self.backlog(key, found, &groups, known.trust) {
+            match self.backlog(key, found, &stream.wanted, &groups, known.trust) {
                 Some(Backlog::Count(step)) => counts.push(step),
-                Some(Backlog::LookUp(step)) => {
-                    looked_up += self.sizes.entry(key) * step.len();
-                    if looked_up <= LOOKED_UP_BYTES {
-                        steps.push_back(step);
-                    }
-                }
+                Some(Backlog::LookUp(step)) => look_ups.push(step),
                 None => {}
+            }
+        }
+        rotate(&mut look_ups, |step| self.turns.looked_up.as_ref() < Some(&step.key));
+        for step in look_ups {
+            if self.may_look_up(&step) {
+                self.turns.looked_up = Some(step.key.clone());
+                steps.push_back(step);
             }
         }
         rotate(&mut counts, |step| self.turns.counted.as_ref() < Some(&step.key));
@@ -214,8 +217,28 @@ impl Groups<'_> {
         pending.map(step).collect()
     }
 
+    /// Takes what a step looks up from what may be; the first one always may.
+    fn may_look_up(&mut self, step: &Step) -> bool {
+        let Ask::FirstAbove(ids) = &step.ask else { return true };
+        let bytes = self.sizes.entry(&step.key) * ids.len();
+        let left = match self.look_up_left {
+            None => LOOKED_UP_BYTES.saturating_sub(bytes),
+            Some(left) if bytes <= left => left - bytes,
+            Some(_) => return false,
+        };
+        self.look_up_left = Some(left);
+        true
+    }
+
     /// How to learn what waits in the middle of the stream.
-    fn backlog(&self, key: &Name, found: &Found, groups: &[(&Name, GroupFacts)], trust: LagTrust) -> Option<Backlog> {
+    fn backlog(
+        &self,
+        key: &Name,
+        found: &Found,
+        wanted: &config::Groups,
+        groups: &[(&Name, GroupFacts)],
+        trust: LagTrust,
+    ) -> Option<Backlog> {
         if matches!(found.evidence, Evidence::OneMoment(_)) {
             return None;
         }
@@ -227,7 +250,7 @@ impl Groups<'_> {
             // set by hand far too high.
             let beyond = |facts: &GroupFacts| backlog::trusted_lag(facts, trust).is_some_and(|lag| lag > max.into());
             let max = if unsettled.all(|(_, facts)| beyond(facts)) { max.min(SHORT_COUNT) } else { max };
-            return Some(Backlog::Count(self.moment(key, found, max)));
+            return Some(Backlog::Count(self.moment(key, found, wanted, max)));
         }
         let between = |facts: &GroupFacts| backlog::position(&found.stream, facts.last_delivered) == Position::Between;
         let ids: BTreeSet<_> =
@@ -235,21 +258,23 @@ impl Groups<'_> {
         (!ids.is_empty()).then(|| Backlog::LookUp(self.look_up(key, found, &ids)))
     }
 
-    fn moment(&self, key: &Name, found: &Found, max: u32) -> Step {
+    fn moment(&self, key: &Name, found: &Found, wanted: &config::Groups, max: u32) -> Step {
+        let named = wanted.named.iter().filter(|_| !wanted.every);
         let counting = Counting {
             max,
             groups: found.stream.group_count,
             turn: self.turns.number,
             largest: self.sizes.largest(key),
+            wanted: named.cloned().collect(),
             from: None,
             without_eval_ro: found.stream.entries_added.is_none(),
         };
-        let cost = Cost::new(key, found, self.sizes).of_call(counting::waiting(found).min(max.into()));
+        let cost = Cost::new(key, found, self.sizes).of_call(counting::waiting(found, wanted).min(max.into()));
         Step { key: key.clone(), ask: Ask::Moment(counting), cost }
     }
 
     fn look_up(&self, key: &Name, found: &Found, ids: &BTreeSet<StreamId>) -> Step {
-        let start = usize::try_from(self.turns.number).unwrap_or(0).wrapping_mul(LOOKED_UP) % ids.len();
+        let start = (self.turns.number as usize).wrapping_mul(LOOKED_UP) % ids.len();
         let entry = self.sizes.entry(key);
         let most = (LOOKED_UP_BYTES / entry.max(1)).clamp(1, LOOKED_UP).min(ids.len());
         let ids: Vec<_> = ids.iter().cycle().skip(start).take(most).copied().collect();
@@ -334,15 +359,14 @@ impl Groups<'_> {
                 } else {
                     found.failures.push(error.context("reading the stream by script"));
                 }
-                let is_first = counting.from.is_none();
-                return Ok(is_first.then(|| self.without_script(step, found, &stream.wanted)).flatten());
+                let look_up = self.without_script(step, found, &stream.wanted);
+                return Ok(look_up.filter(|look_up| counting.from.is_none() && self.may_look_up(look_up)));
             }
             moment => Stop::note(moment, "reading the stream by script", &mut found.failures)?.flatten(),
         };
         let Some(mut moment) = moment else { return Ok(None) };
         let cost = Cost::new(&step.key, found, self.sizes);
-        let before = counting.from.as_ref().map_or(0, |from| from.entries);
-        budget.correct(step.cost, cost.of(moment.counted.saturating_sub(before)));
+        budget.correct(step.cost, cost.of_work(moment.work));
         self.sizes.note_largest(&step.key, moment.largest);
         if !note_moment(found, counting, &mut moment) {
             return Ok(None);
@@ -352,7 +376,7 @@ impl Groups<'_> {
     }
 
     /// What is left to ask about a stream of which no script can tell.
-    fn without_script(&self, step: &Step, found: &mut Found, wanted: &crate::config::Groups) -> Option<Step> {
+    fn without_script(&self, step: &Step, found: &mut Found, wanted: &config::Groups) -> Option<Step> {
         if let Evidence::TwoCommands { no_scripts, .. } = &mut found.evidence {
             *no_scripts = true;
         }
@@ -519,7 +543,7 @@ mod tests {
     fn steps(costs: &[u64]) -> Vec<Step> {
         let step = |(number, cost): (usize, &u64)| Step {
             key: format!("s{number}").as_str().into(),
-            ask: Ask::Moment(Counting::default()),
+            ask: Ask::Consumers { group: "g".into(), idle: false },
             cost: Duration::from_millis(*cost),
         };
         costs.iter().enumerate().map(step).collect()
@@ -530,22 +554,22 @@ mod tests {
     }
 
     #[test]
-    fn streams_take_turns_within_the_budget() {
+    fn walks_over_consumers_take_turns_within_their_budget() {
         let budget = Duration::from_millis(25);
         let mut last: Option<Name> = None;
         let mut turns = Vec::new();
         for _ in 0..4 {
-            let counted = in_turn(steps(&[10, 10, 10, 4, 4]), budget, |step| last.as_ref() < Some(&step.key));
-            last = counted.last().map(|step| step.key.clone());
-            turns.push(keys(&counted));
+            let walked = in_turn(steps(&[10, 10, 10, 4, 4]), budget, |step| last.as_ref() < Some(&step.key));
+            last = walked.last().map(|step| step.key.clone());
+            turns.push(keys(&walked));
         }
         assert_eq!(turns, [vec!["s0", "s1"], vec!["s2", "s3", "s4"], vec!["s0", "s1"], vec!["s2", "s3", "s4"]]);
     }
 
     #[test]
-    fn one_is_counted_even_if_it_costs_more_than_the_budget() {
-        let counted = in_turn(steps(&[40, 1]), Duration::from_millis(25), |_| true);
-        assert_eq!(keys(&counted), ["s0"]);
+    fn one_is_walked_even_if_it_costs_more_than_the_budget() {
+        let walked = in_turn(steps(&[40, 1]), Duration::from_millis(25), |_| true);
+        assert_eq!(keys(&walked), ["s0"]);
         assert!(in_turn(vec![], Duration::ZERO, |_| true).is_empty());
     }
 }

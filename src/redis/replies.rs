@@ -214,6 +214,8 @@ pub(crate) struct Moment {
     pub(crate) lowest: Option<StreamId>,
     /// How many entries were counted.
     pub(crate) counted: u64,
+    /// The work that it took.
+    pub(crate) work: u64,
     /// Bytes of the largest entry that was met.
     pub(crate) largest: usize,
 }
@@ -223,7 +225,7 @@ pub(crate) fn moment(reply: Item<'_>) -> Result<Option<Moment>, Error> {
     if reply == Item::Null {
         return Ok(None);
     }
-    let [length, entries_added, last_generated, first, last, payload, groups, counts, lowest, counted, largest] =
+    let [length, entries_added, last_generated, first, last, payload, groups, counts, lowest, counted, work, largest] =
         items(reply)?;
     let groups = self::groups(groups)?;
     let stream = StreamFacts {
@@ -245,6 +247,7 @@ pub(crate) fn moment(reply: Item<'_>) -> Result<Option<Moment>, Error> {
         counts,
         lowest: nullable(lowest, id)?,
         counted: number(counted)?,
+        work: number(work)?,
         largest: size(largest)?,
     }))
 }
@@ -573,11 +576,11 @@ mod tests {
             let counts = array([array([text("5-0"), Value::Int(4), text("6-0"), Value::Int(1)])]);
             let groups = array([flat(&group_fields())]);
             let stream = [Value::Int(5), added, text("9-0"), text("5-0"), text("9-0"), Value::Int(70), groups, counts];
-            Value::Array([stream.as_slice(), &[text("6-0"), Value::Int(4), Value::Int(40)]].concat())
+            Value::Array([stream.as_slice(), &[text("6-0"), Value::Int(4), Value::Int(90), Value::Int(40)]].concat())
         };
         let read = read_by(moment, reply(Value::Int(10))).unwrap().unwrap();
         assert_eq!((read.stream.length, read.stream.entries_added, read.groups.len()), (5, Some(10), 1));
-        assert_eq!((read.payload, read.largest, read.counted), (70, 40, 4));
+        assert_eq!((read.payload, read.largest, read.counted, read.work), (70, 40, 4, 90));
         assert_eq!(read.lowest, Some(StreamId { ms: 6, seq: 0 }));
         let (after, oldest) = (StreamId { ms: 5, seq: 0 }, Some(StreamId { ms: 6, seq: 0 }));
         assert_eq!(read.counts, [Count { after, entries: 4, oldest, complete: true }]);

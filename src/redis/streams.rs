@@ -44,50 +44,64 @@ const UNKNOWN_AT_FIRST: usize = 2;
 /// What each stream's last replies showed of its size, kept from collection to collection.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
-    /// Bytes of the reply.
-    replies: HashMap<Name, usize>,
-    /// Bytes of the largest entry that the last count met.
-    largest: HashMap<Name, usize>,
+    streams: HashMap<Name, Size>,
     /// The server is older than `EVAL_RO`, as its replies show.
     without_eval_ro: bool,
 }
 
+/// Bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    reply: usize,
+    /// Of an entry, about: half of the first and the last.
+    entry: usize,
+    /// Of the largest entry that was counted of late.
+    largest: usize,
+}
+
 impl Sizes {
     fn known(&self, key: &Name) -> Option<usize> {
-        self.replies.get(key).copied()
+        self.streams.get(key).map(|size| size.reply)
     }
 
     fn note(&mut self, key: &Name, stream: &StreamFacts, payload: usize, groups: usize) {
         self.without_eval_ro = stream.entries_added.is_none();
-        self.replies.insert(key.clone(), payload + 400 + 200 * groups);
+        let size = self.streams.entry(key.clone()).or_default();
+        (size.reply, size.entry) = (payload + 400 + 200 * groups, payload / 2);
+    }
+
+    fn note_reply(&mut self, key: &Name, reply: usize) {
+        self.streams.entry(key.clone()).or_default().reply = reply;
     }
 
     /// How large one entry of this stream is, about.
     pub(super) fn entry(&self, key: &Name) -> usize {
-        self.known(key).map_or(0, |reply| reply / 2)
+        self.streams.get(key).map_or(0, |size| size.entry)
     }
 
-    /// The largest entry that the last count of this stream met.
+    /// The largest entry of this stream that was counted of late.
     pub(super) fn largest(&self, key: &Name) -> usize {
-        self.largest.get(key).copied().unwrap_or(0)
+        self.streams.get(key).map_or(0, |size| size.largest)
     }
 
+    /// A large entry that is met no longer is forgotten slowly: it may be in the part that is counted next time.
     pub(super) fn note_largest(&mut self, key: &Name, largest: usize) {
-        self.largest.insert(key.clone(), largest);
+        if let Some(size) = self.streams.get_mut(key) {
+            size.largest = largest.max(size.largest - size.largest / 16);
+        }
     }
 
     /// Forgets the streams that are no longer asked.
     pub(super) fn keep(&mut self, asked: impl Fn(&Name) -> bool) {
-        self.replies.retain(|key, _| asked(key));
-        self.largest.retain(|key, _| asked(key));
+        self.streams.retain(|key, _| asked(key));
     }
 
     /// The connection ended while these were read: each is asked alone next time, and one that was is read by script.
     fn suspect(&mut self, keys: &[Name]) {
-        let size = if keys.len() == 1 { READ_BY_SCRIPT + 1 } else { ASKED_ALONE };
+        let reply = if keys.len() == 1 { READ_BY_SCRIPT + 1 } else { ASKED_ALONE };
         for key in keys {
-            let known = self.replies.entry(key.clone()).or_default();
-            *known = size.max(*known);
+            let known = self.known(key).unwrap_or(0);
+            self.note_reply(key, reply.max(known));
         }
     }
 
@@ -236,7 +250,7 @@ impl Batch {
                         sizes.note(key, &moment.stream, moment.payload, moment.groups.len());
                     }
                     // Scripts may be refused, and it is not certain that the stream is large: XINFO STREAM is tried again.
-                    Reply::Failed(_) => drop(sizes.replies.insert(key.clone(), ASKED_ALONE)),
+                    Reply::Failed(_) => sizes.note_reply(key, ASKED_ALONE),
                     _ => {}
                 }
                 by_script(moment)?
@@ -303,7 +317,11 @@ mod tests {
     }
 
     fn sizes(names: &[Name], size: usize) -> Sizes {
-        Sizes { replies: names.iter().map(|name| (name.clone(), size)).collect(), ..Sizes::default() }
+        let mut sizes = Sizes::default();
+        for name in names {
+            sizes.note_reply(name, size);
+        }
+        sizes
     }
 
     /// Everything that may be under way at once.
@@ -374,6 +392,19 @@ mod tests {
     }
 
     #[test]
+    fn a_large_entry_is_forgotten_slowly() {
+        let names = names(1);
+        let mut sizes = sizes(&names, 600);
+        sizes.note_largest(&names[0], 1_000_000);
+        sizes.note_largest(&names[0], 100);
+        assert_eq!(sizes.largest(&names[0]), 937_500);
+        for _ in 0..200 {
+            sizes.note_largest(&names[0], 100);
+        }
+        assert_eq!(sizes.largest(&names[0]), 100);
+    }
+
+    #[test]
     fn a_stream_whose_reply_ended_the_connection_is_asked_otherwise() {
         let names = names(3);
         let mut sizes = Sizes::default();
@@ -382,7 +413,7 @@ mod tests {
         assert_eq!(sizes.may_be_large(&names), names);
         sizes.suspect(&names[..1]);
         assert_eq!(sizes.may_be_large(&names), names[1..], "what is read by script is not large");
-        sizes.replies.insert(names[1].clone(), 600);
+        sizes.note_reply(&names[1], 600);
         assert_eq!(sizes.may_be_large(&names), names[2..], "nor is what was small");
         assert!(sizes.known(&names[0]).unwrap() > READ_BY_SCRIPT);
     }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Direction, Exporter, Flavor, Page, Proxy, Server};
+use crate::support::{Direction, Exporter, Flavor, Page, Proxy, Server, until};
 
 /// What is true of the group, and what the counters can still show of the loss.
 struct Truth {
@@ -141,6 +141,90 @@ fn a_count_ends_with_a_lower_bound_where_the_stream_changed_below_it() {
         assert!(least.is_some_and(|least| (100.0..=950.0).contains(&least)), "{change}\n{page:?}");
         let again = waiting(&exporter.scrape());
         assert!(again[1].is_some(), "the next one is whole: {again:?}");
+    }
+}
+
+#[test]
+fn a_group_far_behind_takes_no_number_from_one_that_is_near() {
+    let server = Server::redis7();
+    large_backlog(&server);
+    // Never read, far behind, and gone back: none of them is reached.
+    server.run("XGROUP CREATE s new 0");
+    server.run("XGROUP CREATE s mid 600-0");
+    let exporter = Exporter::start(&server, &["--stream=s", "--collector.undelivered-max=500"]);
+    let page = exporter.scrape();
+    let of = |group| page.group("messages_undelivered", "s", group);
+    assert_eq!((of("near"), of("mid"), of("far"), of("new")), (Some(100.0), Some(400.0), None, Some(1_000.0)));
+    assert!(waiting(&page)[2].is_some_and(|least| (400.0..=501.0).contains(&least)), "{page:?}");
+}
+
+#[test]
+fn streams_with_something_pending_leave_time_to_count_others() {
+    let server = Server::redis7();
+    let mut pipeline = redis::pipe();
+    for stream in 0..500 {
+        let stream = format!("pending{stream}");
+        pipeline.cmd("XGROUP").arg(&["CREATE", &stream, "g", "$", "MKSTREAM"]).ignore();
+        pipeline.cmd("XADD").arg(&[&stream, "1-0", "a", "b"]).ignore();
+        pipeline.cmd("XREADGROUP").arg(&["GROUP", "g", "w", "STREAMS", &stream, ">"]).ignore();
+    }
+    for stream in 0..10 {
+        let stream = format!("z{stream}");
+        for entry in 1..=9 {
+            pipeline.cmd("XADD").arg(&[&stream, &format!("{entry}-0"), "a", "b"]).ignore();
+        }
+        pipeline.cmd("XGROUP").arg(&["CREATE", &stream, "g", "4-0"]).ignore();
+    }
+    pipeline.query::<()>(&mut server.connection()).unwrap();
+    // A round trip takes 20 ms, more than twice the budget, and what is pending is asked first.
+    let proxy = Proxy::to(&server, Duration::from_millis(10));
+    let options = ["--stream=*", "--collector.undelivered-budget=5ms"];
+    let exporter = Exporter::start_bare(&[&[proxy.url().as_str()], &options[..]].concat());
+    until("all streams are found", || exporter.scrape().stream("exists", "z9") == Some(1.0));
+    let page = exporter.scrape();
+    let exact = (0..10).filter(|stream| page.group("messages_undelivered", &format!("z{stream}"), "g") == Some(5.0));
+    assert_eq!(exact.count(), 10, "{page:?}");
+}
+
+/// Ten streams of large entries, each with a group in the middle.
+fn large_entries(server: &Server) {
+    let payload = "x".repeat(100_000);
+    for stream in 0..10 {
+        for entry in 1..=4 {
+            let id = format!("1740691320501-{entry}");
+            server.run_args(&[b"XADD", format!("s{stream}").as_bytes(), id.as_bytes(), b"a", payload.as_bytes()]);
+        }
+        server.run(&format!("XGROUP CREATE s{stream} g 1740691320501-1"));
+    }
+}
+
+#[test]
+fn without_a_count_streams_of_large_entries_take_turns_to_show_an_age() {
+    let server = Server::redis7();
+    large_entries(&server);
+    let exporter = Exporter::start(&server, &["--stream=s*", "--collector.undelivered-max=0"]);
+    let mut shown = std::collections::BTreeSet::new();
+    until("each had its turn", || {
+        let page = exporter.scrape();
+        let age = |stream: &u32| page.group("oldest_undelivered_age_seconds", &format!("s{stream}"), "g").is_some();
+        let now: Vec<_> = (0..10).filter(age).collect();
+        assert!(now.len() <= 5, "half a megabyte are five entries: {now:?}");
+        shown.extend(now);
+        shown.len() == 10
+    });
+}
+
+#[test]
+fn groups_that_are_not_wanted_take_no_turns() {
+    let server = Server::redis7();
+    large_entries(&server);
+    for group in 0..30 {
+        server.run(&format!("XGROUP CREATE s0 other{group} 1740691320501-{}", 1 + group % 3));
+    }
+    let exporter = Exporter::start(&server, &["--stream=s0=g", "--collector.undelivered-max=1"]);
+    for _ in 0..5 {
+        let page = exporter.scrape();
+        assert!(page.group("oldest_undelivered_age_seconds", "s0", "g").is_some(), "{page:?}");
     }
 }
 
