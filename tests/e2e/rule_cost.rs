@@ -20,9 +20,9 @@ use crate::{
 
 const GROUPS: u64 = 100;
 const EXPORTER: &str = "job=\"prompt-redis-exporter\",instance=\"a:10036\"";
-/// The goal is 50 ms at the median of a quiet machine. This limit, for the sum of each rule's best time, also holds on a busy
-/// one, and finds what makes it worse.
-const MOST: Duration = Duration::from_millis(100);
+/// The goal is 50 ms at the median of a quiet machine. This limit is for the sum of each rule's best time, which was 55 ms at
+/// most on a machine with twice as much to do as it has cores: it leaves a third more than that.
+const MOST: Duration = Duration::from_millis(75);
 /// Between two scrapes, in seconds, and between two evaluations.
 const SCRAPE: usize = 15;
 const CYCLE: Duration = Duration::from_secs(15);
@@ -60,7 +60,7 @@ const OF_GROUP: [(&str, u64); 9] = [
 ];
 
 #[test]
-fn both_files_take_less_than_100_ms_a_cycle_over_100_groups() {
+fn both_files_take_less_than_75_ms_a_cycle_over_100_groups() {
     Generation::BOTH.into_iter().for_each(measure);
 }
 
@@ -71,7 +71,7 @@ fn measure(generation: Generation) {
     let prometheus = Prometheus::start(generation, dir.path(), &config("1s", &[], &files), &[]);
     within(Duration::from_secs(60), "every rule has run", || {
         let recorded = prometheus.number("count(stream_group_day_obs:minutes_behind:increase1m)");
-        recorded.filter(|groups| *groups == GROUPS as f64)
+        recorded.filter(|groups| *groups == GROUPS as f64 && has_run_all(&prometheus))
     });
     let mut costs = Costs { intervals: [ALERTS, RULES].into_iter().flat_map(intervals).collect(), ..Costs::default() };
     let began = Instant::now();
@@ -80,6 +80,12 @@ fn measure(generation: Generation) {
     }
     println!("rules over {GROUPS} groups, Prometheus {generation:?}: {costs}");
     assert!(costs.best() < MOST, "{costs}");
+}
+
+/// A group that has not run yet shows no time.
+fn has_run_all(prometheus: &Prometheus) -> bool {
+    let rules = prometheus.ask("rules", &[]).unwrap();
+    rules["groups"].as_array().unwrap().iter().all(|group| group["evaluationTime"].as_f64() > Some(0.0))
 }
 
 /// How long the groups took, each time that was looked, in order.
