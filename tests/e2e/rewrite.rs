@@ -170,7 +170,7 @@ fn only_ages_are_taken_for_times() {
     };
     let mut seen: Vec<f64> = rules(ALERTS).iter().flat_map(scaled).collect();
     seen.sort_by(f64::total_cmp);
-    assert_eq!(seen, [60.0, 120.0, 180.0, 300.0, 300.0, 900.0, 2700.0, 3600.0, 3600.0, 7200.0]);
+    assert_eq!(seen, [60.0, 120.0, 120.0, 180.0, 180.0, 300.0, 300.0, 900.0, 2700.0, 3600.0, 3600.0, 7200.0]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use promql_parser::util::display_duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -18,16 +19,21 @@ use crate::{
 };
 
 const GROUPS: u64 = 100;
-/// The goal is 50 ms at the median of a quiet machine. This limit, for the sum of each rule's best time, also holds on a busy
-/// one, and finds what makes it worse.
-const MOST: Duration = Duration::from_millis(100);
+const EXPORTER: &str = "job=\"prompt-redis-exporter\",instance=\"a:10036\"";
+/// The goal is 50 ms at the median of a quiet machine. This limit is for the sum of each rule's best time, which was 62 ms at
+/// most on a busy machine of two cores: it leaves a third more than that.
+const MOST: Duration = Duration::from_millis(85);
 /// Between two scrapes, in seconds, and between two evaluations.
 const SCRAPE: usize = 15;
 const CYCLE: Duration = Duration::from_secs(15);
-/// Most rules look back an hour, one 27, in seconds.
+/// Most rules look back an hour, those of outages three, one 27, in seconds.
 const RECENT: u64 = 75 * 60;
+const OUTAGE: u64 = 4 * 3_600;
 const LONG: u64 = 27 * 3_600;
-const LOOKS: usize = 10;
+/// A cycle is a second.
+const HURRIED: u32 = 15;
+/// So that the slowest group but one is seen ten times.
+const LOOKS: usize = 40;
 /// The most expensive rules are named.
 const SHOWN: usize = 12;
 /// On a busy machine it takes a while until each group has had a quiet moment.
@@ -54,7 +60,7 @@ const OF_GROUP: [(&str, u64); 9] = [
 ];
 
 #[test]
-fn both_files_take_less_than_100_ms_a_cycle_over_100_groups() {
+fn both_files_take_less_than_85_ms_a_cycle_over_100_groups() {
     Generation::BOTH.into_iter().for_each(measure);
 }
 
@@ -65,7 +71,7 @@ fn measure(generation: Generation) {
     let prometheus = Prometheus::start(generation, dir.path(), &config("1s", &[], &files), &[]);
     within(Duration::from_secs(60), "every rule has run", || {
         let recorded = prometheus.number("count(stream_group_day_obs:minutes_behind:increase1m)");
-        recorded.filter(|groups| *groups == GROUPS as f64)
+        recorded.filter(|groups| *groups == GROUPS as f64 && has_run_all(&prometheus))
     });
     let mut costs = Costs { intervals: [ALERTS, RULES].into_iter().flat_map(intervals).collect(), ..Costs::default() };
     let began = Instant::now();
@@ -74,6 +80,12 @@ fn measure(generation: Generation) {
     }
     println!("rules over {GROUPS} groups, Prometheus {generation:?}: {costs}");
     assert!(costs.best() < MOST, "{costs}");
+}
+
+/// A group that has not run yet shows no time.
+fn has_run_all(prometheus: &Prometheus) -> bool {
+    let rules = prometheus.ask("rules", &[]).unwrap();
+    rules["groups"].as_array().unwrap().iter().all(|group| group["evaluationTime"].as_f64() > Some(0.0))
 }
 
 /// How long the groups took, each time that was looked, in order.
@@ -160,23 +172,27 @@ impl fmt::Display for Costs {
 fn intervals(name: &str) -> BTreeMap<String, Duration> {
     let file = yaml(&text(name));
     let groups = file["groups"].as_array().unwrap().iter();
-    let interval =
-        |group: &Value| group["interval"].as_str().map_or(CYCLE, |text| humantime::parse_duration(text).unwrap());
     groups.map(|group| (group["name"].as_str().unwrap().to_owned(), interval(group))).collect()
 }
 
-/// The file with every group run once a second: how often says nothing of how long.
+fn interval(group: &Value) -> Duration {
+    group["interval"].as_str().map_or(CYCLE, |text| humantime::parse_duration(text).unwrap())
+}
+
+/// The file with every group run so much more often. All by the same factor, so that they meet no more often than that.
 fn hurried(dir: &Path, name: &str) -> PathBuf {
     let mut rules = yaml(&text(name));
-    rules["groups"].as_array_mut().unwrap().iter_mut().for_each(|group| group["interval"] = "1s".into());
+    for group in rules["groups"].as_array_mut().unwrap() {
+        group["interval"] = display_duration(&(interval(group) / HURRIED)).into();
+    }
     let file = dir.join(Path::new(name).file_name().unwrap());
     fs::write(&file, rules.to_string()).unwrap();
     file
 }
 
-/// As an exporter with a hundred streams would have left it: all of it for as long as most rules look back, and for
-/// the one that looks back a day, the length. A file for each two hours, since promtool reads a file anew for each
-/// block.
+/// As an exporter with a hundred streams would have left it: all of it for as long as most rules look back, which groups
+/// there were for those that look back three hours, and the length for the one that looks back a day. A file for each two
+/// hours, since promtool reads a file anew for each block.
 fn backfill(dir: &Path) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let recent = now - RECENT;
@@ -186,7 +202,7 @@ fn backfill(dir: &Path) {
     for begin in (now - LONG..recent).step_by(7_200) {
         let mut samples = Samples::default();
         for time in (begin..(begin + 7_200).min(recent)).step_by(SCRAPE) {
-            (0..GROUPS).for_each(|index| samples.add("redis_stream_length", &stream(index), 30_000, time));
+            show_earlier(time, now, &mut samples);
         }
         write_block(dir, &samples);
     }
@@ -199,19 +215,34 @@ fn write_block(dir: &Path, samples: &Samples) {
     tool(Generation::Three, "promtool", &["tsdb", "create-blocks-from", "openmetrics", "--quiet", file, data]).unwrap();
 }
 
+fn show_earlier(time: u64, now: u64, samples: &mut Samples) {
+    let there_were = now - time < OUTAGE;
+    if there_were {
+        samples.add("prompt_redis_exporter_build_info", EXPORTER, 1, time);
+    }
+    for stream in (0..GROUPS).map(stream) {
+        samples.add("redis_stream_length", &stream, 30_000, time);
+        if there_were {
+            samples.add("redis_stream_groups", &stream, 1, time);
+        }
+    }
+    for group in (0..GROUPS).filter(|_| there_were).map(group) {
+        samples.add("redis_stream_group_exists", &group, 1, time);
+    }
+}
+
 fn show(time: u64, samples: &mut Samples) {
-    let exporter = "job=\"prompt-redis-exporter\",instance=\"a:10036\"";
     for metric in
         ["up", "redis_up", "prompt_redis_exporter_build_info", "redis_memory_used_bytes", "redis_memory_max_bytes"]
     {
-        samples.add(metric, exporter, 1, time);
+        samples.add(metric, EXPORTER, 1, time);
     }
-    samples.add("redis_evicted_keys_total", exporter, 0, time);
-    samples.add("redis_aof_last_write_status", exporter, 1, time);
-    samples.add("redis_errors_total", &format!("{exporter},err=\"OOM\""), 0, time);
+    samples.add("redis_evicted_keys_total", EXPORTER, 0, time);
+    samples.add("redis_aof_last_write_status", EXPORTER, 1, time);
+    samples.add("redis_errors_total", &format!("{EXPORTER},err=\"OOM\""), 0, time);
     for index in 0..GROUPS {
         let stream = stream(index);
-        let group = format!("{stream},group=\"group{index}\"");
+        let group = group(index);
         // Counters rise, so that rates have something to do.
         let grown = |metric: &str, value| if metric.contains("entries") { value + time % 10_000 } else { value };
         for (metric, value) in OF_STREAM {
@@ -226,5 +257,9 @@ fn show(time: u64, samples: &mut Samples) {
 }
 
 fn stream(index: u64) -> String {
-    format!("job=\"prompt-redis-exporter\",instance=\"a:10036\",stream=\"instrument:i{index}\"")
+    format!("{EXPORTER},stream=\"instrument:i{index}\"")
+}
+
+fn group(index: u64) -> String {
+    format!("{stream},group=\"group{index}\"", stream = stream(index))
 }

@@ -301,7 +301,7 @@ impl Stack {
         config["alerting"] = json!({ "alertmanagers": [{ "static_configs": [{ "targets": [notified] }] }] });
         let prometheus = Prometheus::start(generation, dir.path(), &config, &OPTIONS);
         within(Duration::from_secs(60), "every exporter is scraped, and Alertmanager is known", || {
-            let scraped = prometheus.number("count(up == 1) or vector(0)")?;
+            let scraped = prometheus.number("count(max_over_time(up[1m]) == 1) or vector(0)")?;
             let known = prometheus.ask("alertmanagers", &[]).unwrap()["activeAlertmanagers"].as_array()?.len();
             (scraped == exporters.len() as f64 && known == 1).then_some(())
         });
