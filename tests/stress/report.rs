@@ -2,7 +2,10 @@
 
 use std::{fmt, fs, path::Path, process::Command, time::Duration};
 
-use crate::support::{Flavor, Server};
+use crate::{
+    peer::PROGRAM,
+    support::{Flavor, Server},
+};
 
 /// What one scenario measured. What does not belong to it is `None`.
 #[derive(Debug, Default)]
@@ -102,10 +105,9 @@ fn machine() -> String {
         cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_matches([':', ' ', '\t']);
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let versions: Vec<_> = [Flavor::Redis7, Flavor::Redis8, Flavor::Valkey9].map(version).into();
-    let peer = Command::new("prometheus-redis-exporter").arg("-version").output().unwrap();
+    let peer = Command::new(PROGRAM).arg("-version").output().unwrap();
     let peer = String::from_utf8_lossy(&[peer.stdout, peer.stderr].concat()).into_owned();
-    let peer =
-        peer.split("redis_exporter ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or("?").to_owned();
+    let peer = peer.split("Exporter ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or("?").to_owned();
     let kind = if cfg!(debug_assertions) { "debug" } else { "release" };
     format!("{cores} cores of {model}; {kind} build; {}; redis_exporter {peer}.\n", versions.join(", "))
 }

@@ -155,7 +155,7 @@ impl Workload {
             stall: Some(stall),
             idle_stall: Some(idle.longest),
             command,
-            peer_stall: (scale == Scale::Full).then(|| peer::longest_stall(&self.server, &self.streams)),
+            peer_stall: (scale == Scale::Full).then(|| peer::longest_stall(&self.server, &self.streams, scrapes)),
             peak_bytes: Some(peak_bytes),
             redis_bytes: Some(seen.memory.saturating_sub(idle.memory)),
             note,
