@@ -173,9 +173,9 @@ pass "it adds one file to its base: /$added"
 
 size=$(stat -c %s "$root/$added")
 grown=$(($(du -sb "$root" | cut -f1) - $(du -sb "$base_root" | cut -f1)))
-[ "$grown" -lt $((30 * 1000 * 1000)) ] || fail "$grown bytes beyond its base"
+[ "$grown" -lt $((12 * 1000 * 1000)) ] || fail "$grown bytes beyond its base"
 [ "$size" -le "$grown" ] || fail "the program has $size bytes, the image grew by $grown"
-pass "$(awk -v b="$grown" 'BEGIN { printf "%.1f MB", b / 1e6 }') beyond its base (under 30 MB is asked)"
+pass "$(awk -v b="$grown" 'BEGIN { printf "%.1f MB", b / 1e6 }') beyond its base (under 12 MB is asked)"
 
 for mode in 4000 2000 0002; do
     found=$(find "$root" -xdev -type f -perm "-$mode" | head -3)
