@@ -110,6 +110,23 @@ fn a_scrape_runs_these_commands_and_no_others() {
 }
 
 #[test]
+fn one_call_of_the_script_counts_no_more_tiny_entries_than_its_work_allows() {
+    let server = Server::redis7();
+    let mut pipeline = redis::pipe();
+    for entry in 1..=10_000 {
+        pipeline.cmd("XADD").arg(&["s", &format!("{entry}-0"), "a", "b"]).ignore();
+    }
+    pipeline.query::<()>(&mut server.connection()).unwrap();
+    server.run("XGROUP CREATE s g 1-0");
+    let options = ["--stream=s", "--collector.undelivered-max=100000", "--collector.undelivered-budget=10s"];
+    let page = Exporter::start(&server, &options).scrape();
+    assert_eq!(page.group("messages_undelivered", "s", "g"), Some(9_999.0));
+    // At 850 and a few for each entry, of 456,704 that a call may do.
+    let scripts = calls(&server)["eval_ro"];
+    assert!((15..=30).contains(&scripts), "{scripts} calls");
+}
+
+#[test]
 fn ten_thousand_streams_are_collected_in_bounded_memory() {
     let server = Server::redis7();
     for thousand in 0..10 {
