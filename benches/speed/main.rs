@@ -102,7 +102,7 @@ fn main() {
     println!("{file} is written, after {:.0} s", results.run_seconds);
 }
 
-/// What a variable says, in seconds.
+/// The value of an environment variable, in seconds.
 fn seconds(name: &str) -> Option<f64> {
     std::env::var(name).ok().and_then(|seconds| seconds.parse().ok())
 }

@@ -146,13 +146,12 @@ fn add_consumers<'a>(rows: &mut Vec<Row<&'a Consumer>>, of_group: &Labels, group
     }
 }
 
-/// Names that are on the page, of those that another name may be shown like: with a character in place of what is not
-/// UTF-8.
+/// The labels so far that contain a replacement character. Only names that are not UTF-8 can get the same label.
 #[derive(Default)]
 struct Shown<'a>(BTreeSet<Cow<'a, str>>);
 
 impl<'a> Shown<'a> {
-    /// The name as a label; `None` where another one was shown like it.
+    /// The name as a label; `None` where an earlier name has the same label.
     fn first(&mut self, name: &'a Name) -> Option<Cow<'a, str>> {
         let label = name.shown();
         let is_first = !label.contains(char::REPLACEMENT_CHARACTER) || self.0.insert(label.clone());

@@ -149,8 +149,8 @@ fn rest(bytes: &[u8], at: usize) -> &[u8] {
     bytes.get(at..).unwrap_or_default()
 }
 
-/// A line that announces a string or a list, or has a number, of a few digits, as nearly all are: its type, the number, and
-/// where what follows begins.
+/// Reads the header of a string or a list, or an integer, with at most 18 digits, which nearly all have: the type, the number,
+/// and where what follows begins. `None` for any other line.
 #[inline]
 fn short_line(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     // No number of so many digits is too large.

@@ -127,6 +127,25 @@ fn one_call_of_the_script_counts_no_more_tiny_entries_than_its_work_allows() {
 }
 
 #[test]
+fn one_call_of_the_script_reads_few_large_entries_after_small_ones() {
+    let server = Server::redis7();
+    let payload = "x".repeat(1_000_000);
+    for entry in 1..=40 {
+        let is_large = (2..=20).contains(&entry);
+        let payload = if is_large { payload.as_bytes() } else { b"small" };
+        server.run_args(&[b"XADD", b"s", format!("{entry}-0").as_bytes(), b"a", payload]);
+    }
+    server.run("XGROUP CREATE s g 1-0");
+    // The budget suffices for one call.
+    let exporter = Exporter::start(&server, &["--stream=s", "--collector.undelivered-budget=1us"]);
+    let counted = || exporter.scrape().group("messages_undelivered_at_least", "s", "g").unwrap();
+    let first = counted();
+    assert!((20.0..=28.0).contains(&first), "{first}: 20 small ones, and at most eight large ones");
+    let second = counted();
+    assert!((1.0..=21.0).contains(&second), "{second}: it knows how large an entry may be");
+}
+
+#[test]
 fn ten_thousand_streams_are_collected_in_bounded_memory() {
     let server = Server::redis7();
     for thousand in 0..10 {
