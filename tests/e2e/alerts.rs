@@ -14,11 +14,12 @@ use crate::{
 };
 
 /// Name, for how long, severity: others route on these.
-const DESIGN: [(&str, &str, &str); 25] = [
+const DESIGN: [(&str, &str, &str); 26] = [
     ("PromptRedisExporterDown", "3m", "critical"),
     ("PromptRedisDown", "1m", "critical"),
     ("PromptRedisAccessRefused", "1m", "critical"),
     ("PromptRedisStreamMissing", "2m", "critical"),
+    ("PromptRedisWrongType", "0m", "critical"),
     ("PromptRedisGroupMissing", "2m", "critical"),
     ("PromptRedisGroupGone", "2m", "critical"),
     ("PromptRedisPatternEmpty", "10m", "warning"),

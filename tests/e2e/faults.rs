@@ -84,14 +84,48 @@ fn redis_goes_or_its_streams_or_its_groups() {
                 pages: 1,
                 play: redis_comes_back_empty_and_visits_arrive,
             },
+            healthy(Redis7),
+        ],
+    );
+}
+
+#[test]
+fn another_key_takes_the_name_or_a_pattern_finds_less() {
+    play(
+        Generation::Three,
+        &[
             Fault {
                 name: "another key takes the name of the stream",
                 flavor: Redis7,
                 watch: NAMED,
-                arrive: &["PromptRedisGroupMissing"],
+                arrive: &["PromptRedisWrongType"],
                 held_back: &["PromptRedisCollectionFailing"],
                 pages: 1,
-                play: another_key_takes_the_name,
+                play: |fixture| {
+                    another_key_takes_the_name(fixture, |fixture| fixture.fires("PromptRedisCollectionFailing"));
+                },
+            },
+            Fault {
+                name: "another key takes the name of the stream, which a pattern had found",
+                flavor: Redis8,
+                watch: PATTERN,
+                arrive: &["PromptRedisWrongType"],
+                held_back: &[],
+                pages: 1,
+                play: |fixture| another_key_takes_the_name(fixture, |_| ()),
+            },
+            Fault {
+                name: "the stream is dropped, which a pattern had found",
+                flavor: Redis8,
+                watch: PATTERN,
+                arrive: &["PromptRedisStreamMissing"],
+                held_back: &[],
+                pages: 1,
+                play: |fixture| {
+                    observe(fixture);
+                    known_for_ten_minutes(fixture);
+                    drop_the_stream(fixture, "PromptRedisStreamMissing", "EVAL");
+                },
             },
             healthy(Redis7),
         ],
@@ -391,10 +425,14 @@ fn redis_is_killed_and_comes_back_empty(fixture: &mut Fixture<'_>) {
 
 fn the_stream_is_dropped(fixture: &mut Fixture<'_>, name: &str) {
     observe(fixture);
+    drop_the_stream(fixture, name, "XGROUP CREATE");
+}
+
+fn drop_the_stream(fixture: &mut Fixture<'_>, name: &str, command: &str) {
     fixture.loses();
     fixture.server.run(&format!("DEL {STREAM}"));
     let page = fixture.arrives(name);
-    assert_eq!(fixture.type_printed(&page, "XGROUP CREATE").unwrap().trim(), "OK");
+    assert_eq!(fixture.type_printed(&page, command).unwrap().trim(), "OK");
     assert_eq!(fixture.exporter().scrape().group("exists", STREAM, GROUP), Some(1.0), "the same group as before");
     fixture.resolves(name);
 }
@@ -423,15 +461,22 @@ fn the_group_is_destroyed(fixture: &mut Fixture<'_>, name: &str) {
     fixture.resolves(name);
 }
 
-fn another_key_takes_the_name(fixture: &mut Fixture<'_>) {
+fn another_key_takes_the_name(fixture: &mut Fixture<'_>, meanwhile: impl Fn(&Fixture<'_>)) {
     observe(fixture);
-    fixture.loses();
+    known_for_ten_minutes(fixture);
     fixture.server.run_all(&format!("DEL {STREAM}\nSET {STREAM} 1"));
-    let page = fixture.arrives("PromptRedisGroupMissing");
-    fixture.fires("PromptRedisCollectionFailing");
+    let write = format!("redis-cli XADD {STREAM} '*' detector 1");
+    fixture.loses();
+    let page = fixture.arrives_while("PromptRedisWrongType", || {
+        let said = fixture.shell.run(&write).unwrap_err();
+        assert!(said.contains("WRONGTYPE"), "{said}");
+    });
+    meanwhile(fixture);
     assert_eq!(fixture.type_first(&page), "OK");
     assert_eq!(fixture.exporter().scrape().group("exists", STREAM, GROUP), Some(1.0));
-    fixture.resolves("PromptRedisGroupMissing");
+    fixture.shell.run(&write).unwrap();
+    read(fixture, 1);
+    fixture.resolves("PromptRedisWrongType");
 }
 
 fn redis_comes_back_empty_and_visits_arrive(fixture: &mut Fixture<'_>) {

@@ -20,9 +20,9 @@ use crate::{
 
 const GROUPS: u64 = 100;
 const EXPORTER: &str = "job=\"prompt-redis-exporter\",instance=\"a:10036\"";
-/// The goal is 50 ms at the median of a quiet machine. This limit is for the sum of each rule's best time, which was 62 ms at
-/// most on a busy machine of two cores: it leaves a third more than that.
-const MOST: Duration = Duration::from_millis(85);
+/// The goal is 50 ms at the median of a quiet machine. The test holds the sum of each rule's best time to it, since other
+/// tests may run beside this one.
+const MOST: Duration = Duration::from_millis(50);
 /// Between two scrapes, in seconds, and between two evaluations.
 const SCRAPE: usize = 15;
 const CYCLE: Duration = Duration::from_secs(15);
@@ -60,7 +60,7 @@ const OF_GROUP: [(&str, u64); 9] = [
 ];
 
 #[test]
-fn both_files_take_less_than_85_ms_a_cycle_over_100_groups() {
+fn both_files_take_less_than_50_ms_a_cycle_over_100_groups() {
     Generation::BOTH.into_iter().for_each(measure);
 }
 

@@ -204,10 +204,15 @@ fn every_line_that_an_alert_prints_can_be_typed() {
 
 #[test]
 fn the_script_of_an_alert_is_the_one_in_its_section() {
-    for name in ["PromptRedisOrphanedPending", "PromptRedisPhantomLag", "PromptRedisLagUnknown"] {
+    for name in ["PromptRedisWrongType", "PromptRedisOrphanedPending", "PromptRedisPhantomLag", "PromptRedisLagUnknown"]
+    {
         let description = alert(name).annotation("description").to_owned();
         let printed = description.lines().find_map(|line| line.strip_prefix("redis-cli EVAL")).unwrap();
         let printed = printed.replace("'{{ $stream }}'", STREAM).replace("'{{ $group }}'", GROUP);
+        let printed = printed.replace("'moved:{{ $stream }}'", &format!("moved:{STREAM}"));
+        // PromptRedisWrongType asks Prometheus for the group.
+        let printed =
+            printed.split_once("'{{ with query").map_or(printed.clone(), |(line, _)| format!("{line}{GROUP}"));
         assert_eq!(script(name).lines, [format!("EVAL{printed}")], "{name}");
     }
 }
