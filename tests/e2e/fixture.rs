@@ -205,11 +205,6 @@ impl<'a> Fixture<'a> {
         self.arrives(name)
     }
 
-    /// Waits until this alert fires in Prometheus, whether anybody hears of it or not.
-    pub fn fires(&self, name: &str) {
-        within(LONGEST, &format!("{name} fires"), || self.fired().contains(name).then_some(()));
-    }
-
     /// Waits until it is over.
     pub fn resolves(&self, name: &str) {
         self.heard(name, "resolved");
