@@ -281,7 +281,8 @@ fn group_metrics<'a>() -> Vec<Metric<GroupRow<'a>>> {
     ]
 }
 
-const CONSUMERS_ABSENT: &str = "unless --collector.consumers; nothing pending; beyond --collector.consumers-max; or consumers_with_pending is absent";
+const CONSUMERS_ABSENT: &str = "unless --collector.consumers; nothing pending; beyond --collector.consumers-max; or \
+     consumers_with_pending is absent";
 
 fn consumer_metrics<'a>() -> Vec<Metric<&'a Consumer>> {
     vec![

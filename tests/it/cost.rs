@@ -176,6 +176,21 @@ fn ten_thousand_streams_are_collected_in_bounded_memory() {
 }
 
 #[test]
+fn many_patterns_hold_up_a_page_for_one_round_trip_each() {
+    const ROUND_TRIP: Duration = Duration::from_millis(40);
+    let server = Server::start_with(Flavor::Redis7, &["--enable-debug-command", "yes"]);
+    server.run("DEBUG POPULATE 50000");
+    let url = Proxy::to(&server, ROUND_TRIP / 2).url();
+    let patterns: Vec<_> = (0..20).map(|number| format!("--stream={number}*")).collect();
+    let args: Vec<_> = [&url].into_iter().chain(&patterns).map(String::as_str).collect();
+    let page = Exporter::start_bare(&args).scrape();
+    let round_trips =
+        page.value("prompt_redis_exporter_collection_duration_seconds").unwrap() / ROUND_TRIP.as_secs_f64();
+    println!("{round_trips:.1} round trips");
+    assert!((20.0..40.0).contains(&round_trips), "{round_trips}");
+}
+
+#[test]
 fn the_look_up_behind_a_page_ends_when_the_next_collection_begins() {
     let server = Server::start_with(Flavor::Redis7, &["--enable-debug-command", "yes"]);
     server.run("DEBUG POPULATE 200000");
