@@ -1,7 +1,7 @@
 //! What the program runs on: every option checked, or refused with a sentence before anything is bound.
 //!
-//! Knows what a person may type ([`crate::cli`]) and what the modules need. Reads no environment and opens no socket; it
-//! does look whether the files that were named can be read.
+//! Knows what a person may type ([`crate::cli`]) and what the modules need. Reads no environment and no files, and opens
+//! no socket.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -13,7 +13,7 @@
 //! | [`cli`] | what a person types, and the help text | clap |
 //! | [`config`] | what the program runs on: checked plain values | [`cli`], [`model`] |
 //! | [`model`] | the facts of one collection and the arithmetic on them | the standard library, shlex |
-//! | [`redis`] | connections, commands, replies, and what one collection sends | the redis crate, [`config`], [`model`] |
+//! | [`redis`] | connections, commands, replies, and what one collection sends | the redis crate, rustls, [`config`], [`model`] |
 //! | [`exporter`] | one collection at a time, deadlines, and the log line when a state changes | [`redis`], [`model`], [`exposition`] |
 //! | [`exposition`] | every metric's name, help and value, and the two text formats | [`model`], [`process`] |
 //! | [`report`] | what `status` and the page for people show, also as JSON | [`model`], serde |

@@ -86,7 +86,7 @@ fn redis_metrics<'a>() -> Vec<Metric<&'a Page>> {
     vec![gauge("redis_up", "1 if Redis answered this collection", "never", |page| Some(flag(page.outcome.is_ok())))]
 }
 
-const SERVER_ABSENT: &str = "Redis down, collector off, or no right to INFO";
+const SERVER_ABSENT: &str = "Redis down, a Cluster, collector off, or no right to INFO";
 
 fn instance_metrics<'a>() -> Vec<Metric<&'a Server>> {
     vec![gauge("redis_instance_info", "The server, in labels from INFO; always 1", SERVER_ABSENT, |_| Some(flag(true)))]
@@ -140,7 +140,7 @@ fn server_error_metrics() -> Vec<Metric<u64>> {
     vec![counter(
         "redis_errors_total",
         "Errors that the server answered since it started, by their first word (errorstats)",
-        "Redis down, collector off, no right to INFO, or Redis before 6.2",
+        "Redis down, a Cluster, collector off, no right to INFO, or Redis before 6.2",
         |errors| Some(count(*errors)),
     )]
 }
@@ -238,7 +238,7 @@ fn group_metrics<'a>() -> Vec<Metric<GroupRow<'a>>> {
         gauge(
             "redis_stream_group_consumers_with_pending",
             "Consumers that hold something pending",
-            "group missing or not collected, more than 50,000 consumers, or no right to XPENDING",
+            "group missing or not collected, more than 50,000 consumers, no right to XPENDING, or not its turn",
             |g| g.group?.consumers_with_pending.map(count),
         ),
         gauge(
@@ -281,7 +281,8 @@ fn group_metrics<'a>() -> Vec<Metric<GroupRow<'a>>> {
     ]
 }
 
-const CONSUMERS_ABSENT: &str = "unless --collector.consumers; nothing pending; or beyond --collector.consumers-max";
+const CONSUMERS_ABSENT: &str = "unless --collector.consumers; nothing pending; beyond --collector.consumers-max; or \
+     consumers_with_pending is absent";
 
 fn consumer_metrics<'a>() -> Vec<Metric<&'a Consumer>> {
     vec![
@@ -319,7 +320,7 @@ fn pattern_metrics() -> Vec<Metric<u64>> {
     vec![gauge(
         "prompt_redis_exporter_pattern_streams",
         "Streams that the pattern matches",
-        "Redis down, or the first look-up has not come to its end",
+        "Redis down, the first look-up has not come to its end, or the collection ended early",
         |streams| Some(count(*streams)),
     )]
 }

@@ -24,7 +24,7 @@ pub(super) fn flag(yes: bool) -> Number {
     Number::Count(u64::from(yes))
 }
 
-/// A metric: a line of one of the tables above.
+/// A metric: a line of one of the tables in [`super::metrics`].
 pub(super) struct Metric<T> {
     pub(super) kind: Kind,
     pub(super) name: &'static str,

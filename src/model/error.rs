@@ -17,11 +17,11 @@ pub enum Kind {
     Loading,
     /// The key holds something that is not a stream.
     WrongType,
-    /// The user may not ask this question.
+    /// The user may not run this command, or not read this key.
     Permission,
-    /// The answer has a shape that we don't know.
+    /// The reply has a shape that we don't know.
     Protocol,
-    /// Any other error that Redis answered.
+    /// Any other error reply.
     Other,
 }
 
@@ -85,7 +85,7 @@ pub struct Error {
     kind: Kind,
     cause: Option<Cause>,
     message: String,
-    /// Redis as a whole could not be asked, not just this question.
+    /// Redis as a whole could not be asked: other commands would fail too.
     about_the_server: bool,
 }
 
@@ -98,7 +98,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Error {
-    /// An error of this kind; `message` says what was asked and what came back, never a secret.
+    /// An error of this kind; `message` says which command it was and what was the reply, never a secret.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         let about_the_server = matches!(kind, Kind::Connect | Kind::Auth | Kind::Timeout | Kind::Loading);
         Self { kind, cause: None, message: message.into(), about_the_server }
@@ -109,7 +109,7 @@ impl Error {
         Self { about_the_server: false, ..Self::new(kind, message) }
     }
 
-    /// An answer of a shape that we don't know; `expected` says which one would do.
+    /// A reply of a shape that we don't know; `expected` says which one would do.
     pub(crate) fn protocol(expected: impl fmt::Display) -> Self {
         Self::new(Kind::Protocol, format!("unexpected reply: expected {expected}"))
     }
@@ -151,7 +151,7 @@ impl Error {
         Self { message: format!("{doing}: {}", self.message), ..self }
     }
 
-    /// True for an answer that says nothing about one stream but that Redis as a whole cannot be asked.
+    /// True for a reply that says nothing about one stream but that Redis as a whole cannot be asked.
     #[must_use]
     pub(crate) const fn is_about_the_server(&self) -> bool {
         self.about_the_server

@@ -519,7 +519,7 @@ impl InGroup<'_> {
             None => format!("At least {} messages wait", text::count(backlog.undelivered_at_least)),
         };
         let meaning = match (age > thresholds::EXPIRING_SECONDS, self.group.facts.consumers) {
-            (_, 0) => "No consumer has ever read from this group: none runs, or they use another group or database.",
+            (_, 0) => "The group has no consumers: none runs, or they use another group or database.",
             (true, _) => {
                 "Consumers that ignore messages older than an hour are about to drop them: then they are lost."
             }

@@ -10,14 +10,11 @@
 use std::{
     collections::{BTreeSet, btree_map::Entry},
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::AbortHandle};
 
 use super::{
     commands, connect,
@@ -85,8 +82,6 @@ pub struct Collector {
     selection: Selection,
     options: Collect,
     kept: Arc<Mutex<Kept>>,
-    /// Collections that want to begin: the look-up behind the last page lets them.
-    beginning: Arc<AtomicUsize>,
 }
 
 /// What is kept from one collection to the next. None of it is shown on a page.
@@ -95,6 +90,8 @@ struct Kept {
     trust: LagTrust,
     sizes: Sizes,
     discovery: Discovery,
+    /// The look-up that goes on behind the last page.
+    look_up: Option<AbortHandle>,
     turns: Turns,
     scripts: Scripts,
 }
@@ -108,10 +105,11 @@ impl Collector {
             trust: LagTrust::Never,
             sizes: Sizes::default(),
             discovery: Discovery::new(&selection.patterns),
+            look_up: None,
             turns: Turns::default(),
             scripts: Scripts::default(),
         };
-        Self { endpoint, selection, options, kept: Arc::new(Mutex::new(kept)), beginning: Arc::default() }
+        Self { endpoint, selection, options, kept: Arc::new(Mutex::new(kept)) }
     }
 
     /// Where Redis is, without secrets.
@@ -129,11 +127,11 @@ impl Collector {
         &self,
         limit: Duration,
         progress: &Progress,
-        wanted: &(dyn Fn() -> bool + Sync),
+        is_wanted: &(dyn Fn() -> bool + Sync),
     ) -> Result<Snapshot, Error> {
-        let ended = tokio::time::timeout(limit, self.run(progress, wanted)).await;
+        let ended = tokio::time::timeout(limit, self.run(progress, is_wanted)).await;
         match ended {
-            Ok(Ok(())) if progress.lock().answered || !wanted() => Ok(progress.complete()),
+            Ok(Ok(())) if progress.lock().answered || !is_wanted() => Ok(progress.complete()),
             Ok(Ok(())) => Err(Error::new(Kind::Connect, format!("no node of {} can be reached", self.endpoint))),
             Ok(Err(Stop::Refused(error))) => Err(error),
             Ok(Err(Stop::Lost(error))) => progress.partial(error.clone()).ok_or(error),
@@ -148,11 +146,12 @@ impl Collector {
 
     /// Repeats the commands over a new connection where the old one turns out to be broken. A restarted Redis, a changed
     /// password or a closed connection is noticed only then.
-    async fn run(&self, progress: &Progress, wanted: &(dyn Fn() -> bool + Sync)) -> Result<(), Stop> {
-        let mut kept = {
-            let _beginning = Beginning::new(&self.beginning);
-            self.kept.lock().await
-        };
+    async fn run(&self, progress: &Progress, is_wanted: &(dyn Fn() -> bool + Sync)) -> Result<(), Stop> {
+        let mut kept = self.kept.lock().await;
+        // It holds the lock while it asks, so it is not in the middle of a command now.
+        if let Some(look_up) = kept.look_up.take() {
+            look_up.abort();
+        }
         let mut connects = 0;
         loop {
             let (connection, is_new) = if let Some(connection) = kept.connection.take() {
@@ -161,10 +160,10 @@ impl Collector {
                 connects += 1;
                 (connect::connect(&self.endpoint, progress).await.map_err(Stop::Lost)?, true)
             };
-            match self.steps(&connection, is_new, &mut kept, progress, wanted).await {
+            match self.steps(&connection, is_new, &mut kept, progress, is_wanted).await {
                 Ok(()) => {
                     kept.connection = Some(connection);
-                    self.finish_look_up(&kept);
+                    kept.look_up = self.finish_look_up(&kept);
                     return Ok(());
                 }
                 Err(Stop::Refused(error)) if error.kind() == Kind::Auth && !is_new => {}
@@ -186,7 +185,7 @@ impl Collector {
         is_new: bool,
         kept: &mut Kept,
         progress: &Progress,
-        wanted: &(dyn Fn() -> bool + Sync),
+        is_wanted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Stop> {
         let began = Instant::now();
         // Those of a connection that broke are met again.
@@ -195,19 +194,19 @@ impl Collector {
         let named = self.expect(discovery.known(), progress);
         let (server, streams, found) = tokio::join!(
             self.server(connection, is_new.then_some(&mut *trust), progress),
-            streams::collect(connection, named, sizes, progress, wanted),
+            streams::collect(connection, named, sizes, progress, is_wanted),
             discovery.advance(connection, began + LOOK_UP_BEFORE_PAGE, progress),
         );
         server.and(streams).and(found)?;
         progress.lock().trust = *trust;
         if discovery.has_new() {
             let new = self.expect(discovery.known(), progress);
-            streams::collect(connection, new, sizes, progress, wanted).await?;
+            streams::collect(connection, new, sizes, progress, is_wanted).await?;
         }
         discovery.forget(&Self::gone(progress));
         progress.lock().patterns = discovery.matches();
         let mut groups = Groups { options: &self.options, sizes, turns, scripts, look_up_left: None };
-        groups.collect(connection, progress, wanted).await?;
+        groups.collect(connection, progress, is_wanted).await?;
         let mut known = progress.lock();
         known.scripts_refused = scripts.refusal().cloned();
         sizes.keep(|key| known.streams.contains_key(key));
@@ -278,12 +277,12 @@ impl Collector {
 
     /// A look-up that has not come to its end goes on for a while behind the page, until another collection begins. It
     /// works half of the time, in short slices.
-    fn finish_look_up(&self, kept: &Kept) {
-        let Some(connection) = kept.connection.clone().filter(|_| kept.discovery.is_walking()) else { return };
-        let (kept, beginning) = (Arc::downgrade(&self.kept), Arc::clone(&self.beginning));
+    fn finish_look_up(&self, kept: &Kept) -> Option<AbortHandle> {
+        let connection = kept.connection.clone().filter(|_| kept.discovery.is_walking())?;
+        let kept = Arc::downgrade(&self.kept);
         let until = Instant::now() + LOOK_UP_AFTER_PAGE;
-        tokio::spawn(async move {
-            while Instant::now() < until && beginning.load(Ordering::Relaxed) == 0 {
+        let look_up = tokio::spawn(async move {
+            while Instant::now() < until {
                 let Some(kept) = kept.upgrade() else { return };
                 let mut kept = kept.lock().await;
                 let slice = Instant::now() + LOOK_UP_SLICE;
@@ -299,6 +298,7 @@ impl Collector {
                 tokio::time::sleep(LOOK_UP_SLICE).await;
             }
         });
+        Some(look_up.abort_handle())
     }
 }
 
@@ -313,22 +313,6 @@ async fn time(connection: &Connection) -> Result<Replies, Error> {
         replies = connection.send(&time).await?;
     }
     Ok(replies)
-}
-
-/// A collection that waits for what is kept.
-struct Beginning<'a>(&'a AtomicUsize);
-
-impl<'a> Beginning<'a> {
-    fn new(beginning: &'a AtomicUsize) -> Self {
-        beginning.fetch_add(1, Ordering::Relaxed);
-        Self(beginning)
-    }
-}
-
-impl Drop for Beginning<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl fmt::Debug for Collector {

@@ -27,11 +27,12 @@ use crate::{
 const STEP: Duration = Duration::from_millis(2);
 /// Keys that one step walks.
 const KEYS_A_STEP: std::ops::RangeInclusive<u32> = 500..=1_500;
-/// Steps that a pattern gets in each collection, however slow they are.
-const FEWEST_STEPS: usize = 5;
+/// Steps that all patterns together get in each collection, however slow they are; each pattern gets one.
+const FEWEST_STEPS: u32 = 5;
 
-/// A walk that took Redis a while is not repeated at once: at most a fifth of Redis's time goes into look-ups.
-const REST: u32 = 4;
+/// A walk that took Redis a while is not repeated at once: of Redis's time, at most one part in so many goes into the
+/// look-ups of all patterns.
+const SHARE: u32 = 5;
 
 /// The look-ups of all patterns.
 #[derive(Debug, Default)]
@@ -116,14 +117,15 @@ impl Discovery {
             }
         };
         let mut keys = self.keys_a_step.unwrap_or(*KEYS_A_STEP.start() * 2);
-        let mut left = u32::try_from(self.look_ups.len()).unwrap_or(u32::MAX);
+        let patterns = u32::try_from(self.look_ups.len()).unwrap_or(u32::MAX);
+        let (mut left, fewest) = (patterns, fewest_steps(patterns));
         for (pattern, look_up) in &mut self.look_ups {
             let share = Instant::now() + until.saturating_duration_since(Instant::now()) / left;
             left -= 1;
             look_up.begin(&nodes);
             look_up.has_new = false;
             let mut steps = 0;
-            while !look_up.cursors.is_empty() && (steps < FEWEST_STEPS || Instant::now() < share) {
+            while !look_up.cursors.is_empty() && (steps < fewest || Instant::now() < share) {
                 steps += 1;
                 let began = Instant::now();
                 let failures = look_up.step(connection, pattern, keys).await?;
@@ -131,11 +133,16 @@ impl Discovery {
                 look_up.walked_for += began.elapsed();
                 keys = adapt(keys, began.elapsed());
             }
-            look_up.rest();
+            look_up.rest(patterns);
         }
         self.keys_a_step = Some(keys);
         Ok(())
     }
+}
+
+/// Steps that each of so many patterns gets.
+fn fewest_steps(patterns: u32) -> u32 {
+    (FEWEST_STEPS / patterns).max(1)
 }
 
 /// More keys where a step was quick, fewer where it was slow.
@@ -158,10 +165,11 @@ impl LookUp {
         }
     }
 
-    /// A walk that came to its end is followed by a rest.
-    fn rest(&mut self) {
+    /// A walk that came to its end is followed by a rest, the longer the more patterns are looked up beside it.
+    fn rest(&mut self, patterns: u32) {
         if self.cursors.is_empty() && !self.walked_for.is_zero() {
-            self.rests_until = Some(Instant::now() + REST * std::mem::take(&mut self.walked_for));
+            let rest = (SHARE * patterns - 1) * std::mem::take(&mut self.walked_for);
+            self.rests_until = Some(Instant::now() + rest);
         }
     }
 
@@ -212,10 +220,28 @@ mod tests {
     }
 
     #[test]
+    fn all_patterns_share_the_steps_and_each_gets_one() {
+        assert_eq!([1, 2, 5, 20].map(fewest_steps), [5, 2, 1, 1]);
+    }
+
+    #[test]
+    fn the_walks_of_all_patterns_take_a_fifth_of_the_time() {
+        let walked_for = Duration::from_secs(1);
+        for patterns in [1, 2, 20] {
+            let mut look_up = LookUp { walked_for, ..LookUp::default() };
+            let before = Instant::now();
+            look_up.rest(patterns);
+            let period = walked_for + look_up.rests_until.unwrap().duration_since(before);
+            assert!(period >= 5 * patterns * walked_for, "{patterns}: {period:?}");
+            assert!(period < 5 * patterns * walked_for + walked_for, "{patterns}: {period:?}");
+        }
+    }
+
+    #[test]
     fn a_walk_that_ended_is_followed_by_a_rest_four_times_as_long() {
         let ended = |walked_for| {
             let mut look_up = LookUp { walked_for, ..LookUp::default() };
-            look_up.rest();
+            look_up.rest(1);
             look_up
         };
         let before = Instant::now();
@@ -229,7 +255,7 @@ mod tests {
         }
         let mut under_way = LookUp { walked_for: Duration::from_secs(5), ..LookUp::default() };
         under_way.begin(&[Node::Only]);
-        under_way.rest();
+        under_way.rest(1);
         assert_eq!(under_way.rests_until, None, "only an ended walk rests");
     }
 }

@@ -117,7 +117,7 @@ impl Groups<'_> {
         &mut self,
         connection: &Connection,
         progress: &Progress,
-        wanted: &(dyn Fn() -> bool + Sync),
+        is_wanted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Stop> {
         self.turns.number = self.turns.number.wrapping_add(1);
         let mut steps = self.plan(&progress.lock());
@@ -128,7 +128,7 @@ impl Groups<'_> {
         loop {
             while let Some(step) = steps.front().filter(|step| {
                 let fits = cost + step.cost <= UNDER_WAY && bytes + step.bytes() <= COMMANDS_BEFORE_FIRST_REPLY;
-                wanted() && (fits || under_way.is_empty())
+                is_wanted() && (fits || under_way.is_empty())
             }) {
                 if step.counts() && !budget.allows(step.cost) {
                     leave_out_counts(&mut steps, &mut progress.lock());
@@ -179,17 +179,19 @@ impl Groups<'_> {
             steps.extend(oldest_pending(key, &groups));
             walks.extend(self.consumers(key, &groups));
             match self.backlog(key, found, &stream.wanted, &groups, known.trust) {
-                Some(Backlog::Count(step)) => counts.push(step),
-                Some(Backlog::LookUp(step)) => look_ups.push(step),
+                Some(BacklogStep::Count(step)) => counts.push(step),
+                Some(BacklogStep::LookUp(step)) => look_ups.push(step),
                 None => {}
             }
         }
         rotate(&mut look_ups, |step| self.turns.looked_up.as_ref() < Some(&step.key));
         for step in look_ups {
-            if self.may_look_up(&step) {
-                self.turns.looked_up = Some(step.key.clone());
-                steps.push_back(step);
+            // The next collection begins with the first that does not fit, however small the others are.
+            if !self.may_look_up(&step) {
+                break;
             }
+            self.turns.looked_up = Some(step.key.clone());
+            steps.push_back(step);
         }
         rotate(&mut counts, |step| self.turns.counted.as_ref() < Some(&step.key));
         let group = |step: &Step| match &step.ask {
@@ -230,7 +232,7 @@ impl Groups<'_> {
         true
     }
 
-    /// How to learn what waits in the middle of the stream.
+    /// What is to be asked where that is not known yet.
     fn backlog(
         &self,
         key: &Name,
@@ -238,7 +240,7 @@ impl Groups<'_> {
         wanted: &config::Groups,
         groups: &[(&Name, GroupFacts)],
         trust: LagTrust,
-    ) -> Option<Backlog> {
+    ) -> Option<BacklogStep> {
         if matches!(found.evidence, Evidence::OneMoment(_)) {
             return None;
         }
@@ -250,12 +252,9 @@ impl Groups<'_> {
             // set by hand far too high.
             let beyond = |facts: &GroupFacts| backlog::trusted_lag(facts, trust).is_some_and(|lag| lag > max.into());
             let max = if unsettled.all(|(_, facts)| beyond(facts)) { max.min(SHORT_COUNT) } else { max };
-            return Some(Backlog::Count(self.moment(key, found, wanted, max)));
+            return Some(BacklogStep::Count(self.moment(key, found, wanted, max)));
         }
-        let between = |facts: &GroupFacts| backlog::position(&found.stream, facts.last_delivered) == Position::Between;
-        let ids: BTreeSet<_> =
-            groups.iter().filter(|(_, facts)| between(facts)).map(|(_, facts)| facts.last_delivered).collect();
-        (!ids.is_empty()).then(|| Backlog::LookUp(self.look_up(key, found, &ids)))
+        self.look_up(key, found, wanted).map(BacklogStep::LookUp)
     }
 
     fn moment(&self, key: &Name, found: &Found, wanted: &config::Groups, max: u32) -> Step {
@@ -273,13 +272,20 @@ impl Groups<'_> {
         Step { key: key.clone(), ask: Ask::Moment(counting), cost }
     }
 
-    fn look_up(&self, key: &Name, found: &Found, ids: &BTreeSet<StreamId>) -> Step {
+    /// The oldest entries of the groups in the middle of the stream, some groups at a time.
+    fn look_up(&self, key: &Name, found: &Found, wanted: &config::Groups) -> Option<Step> {
+        let groups = found.groups.iter().flatten().filter(|(name, _)| wanted.wants(name));
+        let ids = groups.map(|(_, facts)| facts.last_delivered);
+        let ids: BTreeSet<_> = ids.filter(|id| backlog::position(&found.stream, *id) == Position::Between).collect();
+        if ids.is_empty() {
+            return None;
+        }
         let start = (self.turns.number as usize).wrapping_mul(LOOKED_UP) % ids.len();
         let entry = self.sizes.entry(key);
         let most = (LOOKED_UP_BYTES / entry.max(1)).clamp(1, LOOKED_UP).min(ids.len());
         let ids: Vec<_> = ids.iter().cycle().skip(start).take(most).copied().collect();
         let cost = Duration::from_nanos(ids.len() as u64 * (3_000 + entry as u64) + found.stream.group_count * 1_000);
-        Step { key: key.clone(), ask: Ask::FirstAbove(ids), cost }
+        Some(Step { key: key.clone(), ask: Ask::FirstAbove(ids), cost })
     }
 
     /// Puts the replies where they belong, and says what has to be asked in another way, or in addition.
@@ -380,12 +386,7 @@ impl Groups<'_> {
         if let Evidence::TwoCommands { no_scripts, .. } = &mut found.evidence {
             *no_scripts = true;
         }
-        let groups = found.groups.iter().flatten().filter(|(name, _)| wanted.wants(name));
-        let ids: BTreeSet<_> = groups
-            .map(|(_, facts)| facts.last_delivered)
-            .filter(|id| backlog::position(&found.stream, *id) == Position::Between)
-            .collect();
-        (!ids.is_empty()).then(|| self.look_up(&step.key, found, &ids))
+        self.look_up(&step.key, found, wanted)
     }
 }
 
@@ -413,7 +414,8 @@ fn leave_out_counts(steps: &mut VecDeque<Step>, known: &mut Known) {
     });
 }
 
-enum Backlog {
+/// How to learn what waits in the middle of a stream.
+enum BacklogStep {
     Count(Step),
     LookUp(Step),
 }
@@ -447,13 +449,17 @@ impl Step {
 
     /// Bytes of its commands, about.
     fn bytes(&self) -> usize {
-        let script = match &self.ask {
-            Ask::Moment(counting) => {
-                commands::script_bytes() + counting.from.as_ref().map_or(0, |from| from.ids.len() * 40)
+        let length = |name: &Name| name.as_bytes().len();
+        let more = match &self.ask {
+            Ask::OldestPending(groups) => groups.iter().map(length).sum(),
+            Ask::FirstAbove(ids) => ids.len() * 40,
+            Ask::Moment(Counting { wanted, from, .. }) => {
+                let names: usize = wanted.iter().map(|name| 20 + length(name)).sum();
+                200 + commands::script_bytes() + names + from.as_ref().map_or(0, |from| from.ids.len() * 50)
             }
-            _ => 0,
+            Ask::Consumers { group, .. } => self.len() * length(group),
         };
-        self.len() * (80 + self.key.as_bytes().len()) + script
+        self.len() * (80 + length(&self.key)) + more
     }
 
     fn counts(&self) -> bool {
@@ -538,7 +544,10 @@ fn of_group(command: &str, group: &Name) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{commands::GoOn, progress::KnownStream},
+        *,
+    };
 
     fn steps(costs: &[u64]) -> Vec<Step> {
         let step = |(number, cost): (usize, &u64)| Step {
@@ -564,6 +573,78 @@ mod tests {
             turns.push(keys(&walked));
         }
         assert_eq!(turns, [vec!["s0", "s1"], vec!["s2", "s3", "s4"], vec!["s0", "s1"], vec!["s2", "s3", "s4"]]);
+    }
+
+    fn id(ms: u64) -> StreamId {
+        StreamId { ms, seq: 0 }
+    }
+
+    /// A stream with a group in its middle.
+    fn behind() -> KnownStream {
+        let (first, last) = (Some(id(1)), Some(id(9)));
+        let stream =
+            StreamFacts { length: 9, group_count: 1, last_generated: id(9), entries_added: Some(9), first, last };
+        let group = GroupFacts { consumers: 0, pending: 0, last_delivered: id(5), entries_read: Some(5), lag: Some(4) };
+        let groups = Some([("g".into(), group)].into_iter().collect());
+        let evidence = Evidence::TwoCommands { oldest: BTreeMap::new(), no_scripts: false };
+        let found = Found { stream, groups, evidence, pending: BTreeMap::new(), failures: vec![], open: 1 };
+        let wanted = config::Groups { every: true, ..config::Groups::default() };
+        KnownStream { wanted, named: true, state: State::Found(Box::new(found)) }
+    }
+
+    #[test]
+    fn without_scripts_streams_of_large_entries_have_their_turn_beside_small_ones() {
+        let entries = [("a", LOOKED_UP_BYTES / 2 + 1), ("b", LOOKED_UP_BYTES / 2 + 1), ("c", 100)];
+        let (mut known, mut sizes) = (Known::default(), Sizes::default());
+        for (key, entry) in entries {
+            let mut stream = behind();
+            if let State::Found(found) = &mut stream.state {
+                sizes.note(&key.into(), &found.stream, 2 * entry, 1);
+            }
+            known.streams.insert(key.into(), stream);
+        }
+        let options = Collect {
+            server: false,
+            undelivered_max: 1_000,
+            undelivered_budget: Duration::from_millis(25),
+            consumers_max: None,
+        };
+        let refusal = Error::new(Kind::Permission, "no");
+        let mut scripts = Scripts { refused: Some((Instant::now(), refusal)) };
+        let mut turns = Turns::default();
+        let mut looked_up = || {
+            let (turns, scripts) = (&mut turns, &mut scripts);
+            let mut groups = Groups { options: &options, sizes: &mut sizes, turns, scripts, look_up_left: None };
+            keys(groups.plan(&known).make_contiguous())
+        };
+        assert_eq!([looked_up(), looked_up(), looked_up()], [vec!["a"], vec!["b", "c"], vec!["a"]]);
+    }
+
+    #[test]
+    fn a_stream_about_which_nothing_more_is_asked_is_complete() {
+        let mut known = Known::default();
+        for key in ["s0", "s1"] {
+            known.streams.insert(key.into(), behind());
+        }
+        expect(&steps(&[1]).into(), &mut known);
+        assert_eq!(["s0", "s1"].map(|key| known.found(&key.into()).unwrap().open), [1, 0]);
+    }
+
+    #[test]
+    fn names_are_counted_in_the_bytes_of_a_step() {
+        let (key, long): (Name, Name) = ("k".repeat(1_000).as_str().into(), "g".repeat(3_000).as_str().into());
+        let from = GoOn { lowest: id(u64::MAX), entries: 1_000, ids: vec![id(1_700_000_000_000); 3] };
+        let counting = Counting { max: 1_000, wanted: vec![long.clone(); 3], from: Some(from), ..Counting::default() };
+        for ask in [
+            Ask::OldestPending(vec![long.clone(); 3]),
+            Ask::FirstAbove(vec![id(1_700_000_000_000); 3]),
+            Ask::Moment(counting),
+            Ask::Consumers { group: long, idle: true },
+        ] {
+            let step = Step { key: key.clone(), ask, cost: Duration::ZERO };
+            let sent: usize = step.commands().iter().map(|command| command.packed().len()).sum();
+            assert!((sent..sent + 1_000).contains(&step.bytes()), "{} of {sent}", step.bytes());
+        }
     }
 
     #[test]

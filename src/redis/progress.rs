@@ -90,7 +90,7 @@ pub(super) struct Found {
     pub(super) evidence: Evidence,
     pub(super) pending: BTreeMap<Name, Pending>,
     pub(super) failures: Vec<Error>,
-    /// Commands about it that are to be answered yet.
+    /// Steps about it that are to be answered yet; 1 until it is known which there are.
     pub(super) open: usize,
 }
 
@@ -179,8 +179,46 @@ impl Evidence {
 }
 
 impl Group {
+    /// What is pending is asked at another moment than the rest: where nothing is pending, nobody holds anything.
     fn new(facts: GroupFacts, backlog: Backlog, pending: Pending) -> Self {
-        let consumers_with_pending = if facts.pending == 0 { Some(0) } else { pending.consumers };
-        Self { facts, backlog, oldest_pending: pending.oldest, consumers_with_pending, busy_consumers: pending.busiest }
+        let nothing = Pending { consumers: Some(0), ..Pending::default() };
+        let pending = if facts.pending == 0 { nothing } else { pending };
+        Self {
+            facts,
+            backlog,
+            oldest_pending: pending.oldest,
+            consumers_with_pending: pending.consumers,
+            busy_consumers: pending.busiest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_is_pending_nobody_holds_what_was_pending_a_moment_ago() {
+        let id = StreamId { ms: 1, seq: 0 };
+        let facts = |pending| GroupFacts { consumers: 1, pending, last_delivered: id, entries_read: None, lag: None };
+        let oldest = OldestPending { id, consumer: "c".into(), idle_ms: 5, deliveries: 1 };
+        let busiest = vec![Consumer { name: "c".into(), pending: 1, idle_ms: None }];
+        let pending = Pending { oldest: Some(oldest), consumers: Some(1), busiest };
+        let stream = StreamFacts {
+            length: 1,
+            group_count: 1,
+            last_generated: id,
+            entries_added: None,
+            first: Some(id),
+            last: Some(id),
+        };
+        let read = Reading::OneMoment(&[]);
+        let group = |facts| Group::new(facts, Backlog::new(&stream, &facts, read, LagTrust::Never), pending.clone());
+        let holding = group(facts(1));
+        assert_eq!((holding.consumers_with_pending, holding.busy_consumers.len()), (Some(1), 1));
+        assert!(holding.oldest_pending.is_some());
+        let acknowledged = group(facts(0));
+        assert_eq!((acknowledged.consumers_with_pending, acknowledged.busy_consumers.len()), (Some(0), 0));
+        assert_eq!(acknowledged.oldest_pending, None);
     }
 }

@@ -64,7 +64,7 @@ impl Sizes {
         self.streams.get(key).map(|size| size.reply)
     }
 
-    fn note(&mut self, key: &Name, stream: &StreamFacts, payload: usize, groups: usize) {
+    pub(super) fn note(&mut self, key: &Name, stream: &StreamFacts, payload: usize, groups: usize) {
         self.without_eval_ro = stream.entries_added.is_none();
         let size = self.streams.entry(key.clone()).or_default();
         (size.reply, size.entry) = (payload + 400 + 200 * groups, payload / 2);
@@ -196,13 +196,13 @@ pub(super) async fn collect(
     keys: Vec<Name>,
     sizes: &mut Sizes,
     progress: &Progress,
-    wanted: &(dyn Fn() -> bool + Sync),
+    is_wanted: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), Stop> {
     let mut keys = keys.into_iter().peekable();
     let mut window = Window::new(progress.lock().answered);
     let mut under_way = FuturesOrdered::new();
     loop {
-        while wanted()
+        while is_wanted()
             && let Some(batch) = window.next(&mut keys, sizes)
         {
             let without_eval_ro = sizes.without_eval_ro;
@@ -249,9 +249,10 @@ impl Batch {
                     Reply::Done(Some(moment)) if moment.payload < ASKED_ALONE => {
                         sizes.note(key, &moment.stream, moment.payload, moment.groups.len());
                     }
-                    // Scripts may be refused, and it is not certain that the stream is large: XINFO STREAM is tried again.
-                    Reply::Failed(_) => sizes.note_reply(key, ASKED_ALONE),
-                    _ => {}
+                    // The script may be refused, or leave out a stream of so many groups, and it is not certain that the
+                    // stream is large: XINFO STREAM is tried again.
+                    Reply::Failed(_) | Reply::Done(None) => sizes.note_reply(key, ASKED_ALONE),
+                    Reply::Done(Some(_)) | Reply::Gone => {}
                 }
                 by_script(moment)?
             } else {
@@ -280,7 +281,7 @@ fn state(stream: Reply<(StreamFacts, usize)>, groups: Reply<Vec<(Name, GroupFact
     let mut failures = Vec::new();
     let groups = Stop::note(groups, "XINFO GROUPS", &mut failures)?.map(|groups| groups.into_iter().collect());
     let evidence = Evidence::TwoCommands { oldest: BTreeMap::new(), no_scripts: false };
-    Ok(State::Found(Box::new(Found { stream, groups, evidence, pending: BTreeMap::new(), failures, open: 0 })))
+    Ok(State::Found(Box::new(Found { stream, groups, evidence, pending: BTreeMap::new(), failures, open: 1 })))
 }
 
 fn by_script(moment: Reply<Option<Moment>>) -> Result<State, Stop> {
@@ -292,9 +293,12 @@ fn by_script(moment: Reply<Option<Moment>>) -> Result<State, Stop> {
             evidence: Evidence::TwoCommands { oldest: BTreeMap::new(), no_scripts: false },
             pending: BTreeMap::new(),
             failures: vec![],
-            open: 0,
+            open: 1,
         }))),
-        Reply::Done(None) => failed(Error::new(Kind::Other, "its entries are too large to be read"), "XINFO STREAM"),
+        Reply::Done(None) => {
+            let message = "its entries may be too large to be read, and the script does not read so many groups";
+            failed(Error::new(Kind::Other, message), "XINFO STREAM")
+        }
         Reply::Gone => Ok(State::Missing),
         Reply::Failed(error) => failed(error, "reading a stream of large entries by script"),
     }

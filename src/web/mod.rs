@@ -1,5 +1,5 @@
 //! The HTTP server: connections, routes, TLS, basic authentication and their configuration file. Nothing outside this
-//! folder knows hyper or rustls, and nothing in it knows Redis.
+//! folder knows hyper, and nothing in it knows Redis.
 
 pub mod basic_auth;
 pub mod config;

@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::support::{Exporter, Page, Proxy, Server, until};
+use prompt_redis_exporter::{
+    cli::Cli,
+    config::Config,
+    redis::{collect::Collector, endpoint::Endpoint, progress::Progress},
+};
+
+use crate::support::{Exporter, Flavor, Page, Proxy, SOON, Server, until};
 
 #[test]
 fn a_collection_takes_one_round_trip_or_two() {
@@ -167,4 +173,37 @@ fn ten_thousand_streams_are_collected_in_bounded_memory() {
     println!("{:.1} MB resident", resident / 1e6);
     // The payloads alone are 24 MB, twice in every reply.
     assert!(resident < 80e6, "{resident} bytes after the collection, before the page is written");
+}
+
+#[test]
+fn many_patterns_hold_up_a_page_for_one_round_trip_each() {
+    const ROUND_TRIP: Duration = Duration::from_millis(40);
+    let server = Server::start_with(Flavor::Redis7, &["--enable-debug-command", "yes"]);
+    server.run("DEBUG POPULATE 50000");
+    let url = Proxy::to(&server, ROUND_TRIP / 2).url();
+    let patterns: Vec<_> = (0..20).map(|number| format!("--stream={number}*")).collect();
+    let args: Vec<_> = [&url].into_iter().chain(&patterns).map(String::as_str).collect();
+    let page = Exporter::start_bare(&args).scrape();
+    let round_trips =
+        page.value("prompt_redis_exporter_collection_duration_seconds").unwrap() / ROUND_TRIP.as_secs_f64();
+    println!("{round_trips:.1} round trips");
+    assert!((20.0..40.0).contains(&round_trips), "{round_trips}");
+}
+
+#[test]
+fn the_look_up_behind_a_page_ends_when_the_next_collection_begins() {
+    let server = Server::start_with(Flavor::Redis7, &["--enable-debug-command", "yes"]);
+    server.run("DEBUG POPULATE 200000");
+    let proxy = Proxy::to(&server, Duration::from_millis(10));
+    let cli = Cli::from_args(["x", &proxy.url(), "--stream=s*"]).unwrap();
+    let config = Config::new(cli, None).unwrap();
+    let collector = Collector::new(Endpoint::new(config.redis).unwrap(), config.selection, config.collect);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let tasks = || {
+        let snapshot = runtime.block_on(collector.collect(SOON, &Progress::default(), &|| true)).unwrap();
+        assert!(snapshot.patterns.is_empty(), "the look-up has not come to its end");
+        runtime.metrics().num_alive_tasks()
+    };
+    let first = tasks();
+    assert_eq!([tasks(), tasks(), tasks()], [first; 3]);
 }

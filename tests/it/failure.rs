@@ -297,6 +297,46 @@ fn a_reply_of_another_shape_affects_only_its_stream() {
 }
 
 #[test]
+fn a_stream_of_many_groups_is_read_after_a_connection_was_refused() {
+    let server = Server::redis7();
+    for group in 0..101 {
+        server.run(&format!("XGROUP CREATE s g{group} $ MKSTREAM"));
+    }
+    let mut connection = server.connection();
+    let mut allow = |clients: u32| {
+        redis::cmd("CONFIG").arg(&["SET", "maxclients"]).arg(clients).exec(&mut connection).unwrap();
+    };
+    allow(1);
+    let exporter = Exporter::start(&server, &["--stream=s"]);
+    assert!(!exporter.scrape().up());
+    allow(100);
+    // The refusal looked as if the reply had been too large, and the script does not read so many groups.
+    until("it is read", || exporter.scrape().collected("s") == Some(1.0));
+}
+
+#[test]
+fn a_stream_whose_groups_were_not_asked_about_in_time_is_not_complete() {
+    let server = Server::redis7();
+    for stream in ["a", "b", "odd"] {
+        server.run(&format!("XGROUP CREATE {stream} {stream} $ MKSTREAM"));
+    }
+    server.add("a", 1..=1);
+    server.read("a", "a", "w", 1);
+    // The reply about the last stream never comes. The first two are asked before it.
+    let proxy = Proxy::changing(&server, Duration::ZERO, |direction, bytes| {
+        let is_odd = bytes.windows(9).any(|window| window == b"$3\r\nodd\r\n");
+        if direction == Direction::Replies && is_odd { vec![] } else { bytes }
+    });
+    let url = proxy.url();
+    let options = ["--redis.timeout=500ms", "--stream=a", "--stream=b", "--stream=odd"];
+    let page = Exporter::start_bare(&[&[url.as_str()], &options[..]].concat()).scrape();
+    assert!(page.up());
+    assert_eq!(page.group("messages_pending", "a", "a"), Some(1.0), "{page:?}");
+    assert_eq!(page.group("oldest_pending_age_seconds", "a", "a"), None, "{page:?}");
+    assert_eq!(["a", "b", "odd"].map(|stream| page.collected(stream)), [Some(0.0); 3]);
+}
+
+#[test]
 fn a_redis_that_is_busy_with_a_script_is_down() {
     let server = Server::start_with(Flavor::Redis7, &["--busy-reply-threshold", "50"]);
     let exporter = Exporter::start(&server, &["--stream=s"]);

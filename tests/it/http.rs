@@ -157,7 +157,7 @@ fn every_path_has_its_response() {
         let refused = exporter.request(method, "/metrics", &[]);
         assert_eq!((refused.status, refused.header("allow")), (405, "GET, HEAD"), "{method}");
     }
-    assert!(exporter.get("/", &[]).text().contains("href=\"/metrics\""));
+    assert!(exporter.get("/", &[]).text().contains("href=\"./metrics\""));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn the_metrics_can_have_another_path() {
     let exporter = Exporter::start(&server, &["--web.telemetry-path=/redis/streams"]);
     assert!(exporter.get("/redis/streams", &[]).text().contains("redis_up"));
     assert_eq!(exporter.get("/metrics", &[]).status, 404);
-    assert!(exporter.get("/", &[]).text().contains("href=\"/redis/streams\""));
+    assert!(exporter.get("/", &[]).text().contains("href=\"./redis/streams\""));
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn each_state_of_a_group_gives_its_finding_and_its_command() {
             }),
             Critical,
             "messages_waiting",
-            &["At least 7", "No consumer has ever read"],
+            &["At least 7", "The group has no consumers"],
             &["XINFO CONSUMERS"],
         ),
         (

@@ -44,17 +44,17 @@ pub(super) fn render(report: &Report, telemetry_path: &str, options: &[(&'static
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title(report)) }
                 noscript { meta http-equiv="refresh" content="10"; }
-                // Without a slash in front, so that the page may stand below another path behind a proxy.
-                link rel="stylesheet" href=(&STYLE_PATH[1..]);
-                link rel="icon" type="image/svg+xml" href=(&ICON_PATH[1..]);
-                script src=(&SCRIPT_PATH[1..]) defer {}
+                // All paths are relative, so that the page may stand below another path behind a proxy.
+                link rel="stylesheet" href={ "." (STYLE_PATH) };
+                link rel="icon" type="image/svg+xml" href={ "." (ICON_PATH) };
+                script src={ "." (SCRIPT_PATH) } defer {}
             }
             body {
                 header {
                     h1 { "prompt-redis-exporter" }
                     nav aria-label="Pages and documents" {
-                        a href=(telemetry_path) { "Metrics" }
-                        a href="/-/healthy" { "Health" }
+                        a href={ "." (telemetry_path) } { "Metrics" }
+                        a href="./-/healthy" { "Health" }
                         a href={ (REPOSITORY) "/docs/runbook.md" } { "Runbook" }
                         a href={ (REPOSITORY) "/docs/alerts-and-dashboards.md" } { "Alerts and dashboards" }
                     }

@@ -11,24 +11,24 @@ const main = () => document.querySelector("main");
 const rows = () => [...document.querySelectorAll("tbody tr")];
 const nameOf = (row) => row.querySelector("th").textContent;
 
-let history = {};
+let history = new Map();
 try {
-  history = JSON.parse(sessionStorage.getItem(HISTORY)) ?? {};
+  history = new Map(JSON.parse(sessionStorage.getItem(HISTORY)));
 } catch {
   // No storage, or something else in it: the trends begin now.
 }
 
 function remember() {
-  const now = {};
+  const now = new Map();
   const all = rows();
   for (const row of all) {
     const number = (name) => (name in row.dataset ? Number(row.dataset[name]) : null);
-    const before = history[nameOf(row)] ?? [];
-    now[nameOf(row)] = [...before, [number("waiting"), number("age")]].slice(-samples(all.length));
+    const before = history.get(nameOf(row)) ?? [];
+    now.set(nameOf(row), [...before, [number("waiting"), number("age")]].slice(-samples(all.length)));
   }
   history = now;
   try {
-    sessionStorage.setItem(HISTORY, JSON.stringify(history));
+    sessionStorage.setItem(HISTORY, JSON.stringify([...history]));
   } catch {
     // The storage is full or forbidden: the trends last as long as this page.
   }
@@ -36,7 +36,7 @@ function remember() {
 
 function drawTrends() {
   for (const row of rows()) {
-    const seen = history[nameOf(row)] ?? [];
+    const seen = history.get(nameOf(row)) ?? [];
     if (seen.length < 2) continue;
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     svg.setAttribute("viewBox", "0 0 100 20");
