@@ -364,6 +364,11 @@ def test_pod_monitor():
         "scheme": "http",
         "interval": "15s",
         "scrapeTimeout": "10s",
+        # A new pod continues the series of the one before it.
+        "relabelings": [
+            {"sourceLabels": ["namespace"], "targetLabel": "instance", "replacement": "$1/prompt-redis-exporter"},
+            {"action": "labeldrop", "regex": "pod|container"},
+        ],
         "basicAuth": {"password": {"name": "web", "key": "password"}},
     }
     (endpoint,) = find(render(EVERYTHING), "PodMonitor")["spec"]["podMetricsEndpoints"]
@@ -525,6 +530,8 @@ SCHEMA_REFUSES = [
     ({"image": {"tag": "a tag"}}, "tag"),
     ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
     ({"podMonitor": {"interval": 15}}, "interval"),
+    ({"podMonitor": {"interval": "60s"}}, "interval"),
+    ({"podMonitor": {"interval": "1m"}}, "interval"),
     ({"podLabels": {"prompt-redis-client": True}}, "prompt-redis-client"),
     ({"networkPolicy": {"redisPorts": ["6379"]}}, "redisPorts"),
     ({"networkPolicy": {"scrapers": [{}]}}, "scrapers/0"),
@@ -555,6 +562,7 @@ TEMPLATES_REFUSE = [
     ({"redis": {"urls": ["redis://a:26379"], "sentinelMaster": "m"}}, "networkPolicy.redisPorts"),
     ({"redis": {"urls": ["redis://a,redis://b"]}}, "no commas"),
     ({"streams": ["a,b"]}, "no commas"),
+    ({"podMonitor": {"interval": "5s"}}, "longer than podMonitor.interval 5s"),
     ({"redis": {"tls": {"secretName": "tls"}}}, "rediss://"),
     ({"redis": {"urls": ["rediss://a"], "tls": {"secretName": "tls", "certKey": "tls.crt"}}}, "both or neither"),
     ({"redis": {"urls": ["rediss://a"], "tls": {"certKey": "tls.crt", "keyKey": "tls.key"}}}, "redis.tls.secretName"),

@@ -149,6 +149,10 @@ start and do something else than intended.
 {{- if and (or $redis.tls.certKey $redis.tls.keyKey) (not $redis.tls.secretName) }}
 {{- fail "redis.tls.certKey and redis.tls.keyKey need redis.tls.secretName" }}
 {{- end }}
+{{- $podMonitor := .Values.podMonitor }}
+{{- if gt ($podMonitor.scrapeTimeout | trimSuffix "s" | int) ($podMonitor.interval | trimSuffix "s" | int) }}
+{{- fail (printf "podMonitor.scrapeTimeout %s is longer than podMonitor.interval %s, which the Prometheus operator refuses" $podMonitor.scrapeTimeout $podMonitor.interval) }}
+{{- end }}
 {{- if and .Values.web.config.tls (not .Values.web.config.secretName) }}
 {{- fail "web.config.tls needs web.config.secretName" }}
 {{- end }}
