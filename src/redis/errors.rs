@@ -2,18 +2,14 @@
 
 use redis::{ErrorKind, ServerError, ServerErrorKind, Value};
 
-use super::resp::Item;
+use super::resp::{Item, Replies};
 use crate::model::error::{Cause, Error, Kind};
 
 impl From<redis::RedisError> for Error {
     fn from(error: redis::RedisError) -> Self {
         let kind = match error.kind() {
             ErrorKind::Io if error.is_timeout() => Kind::Timeout,
-            ErrorKind::Io
-            | ErrorKind::Client
-            | ErrorKind::MasterNameNotFoundBySentinel
-            | ErrorKind::ClusterConnectionNotFound
-            | ErrorKind::Server(ServerErrorKind::ClusterDown) => Kind::Connect,
+            ErrorKind::Io | ErrorKind::Client | ErrorKind::Server(ServerErrorKind::ClusterDown) => Kind::Connect,
             ErrorKind::AuthenticationFailed => Kind::Auth,
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Kind::Protocol,
             ErrorKind::Server(ServerErrorKind::BusyLoading) => Kind::Loading,
@@ -75,9 +71,11 @@ pub(super) fn refuses_scripts(error: &Error) -> bool {
 const UNREACHABLE: &str = "UNREACHABLE";
 
 /// What stands for the reply of a node that could not be reached.
-pub(super) fn unreachable(error: &Error) -> Value {
+pub(super) fn unreachable(error: &Error) -> Replies {
     let error = redis::make_extension_error(UNREACHABLE.to_owned(), Some(error.to_string()));
-    ServerError::try_from(error).map_or(Value::Nil, Value::ServerError)
+    let mut replies = Replies::default();
+    replies.push_value(&ServerError::try_from(error).map_or(Value::Nil, Value::ServerError), false);
+    replies
 }
 
 /// Did a server answer this?

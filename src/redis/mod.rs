@@ -7,6 +7,7 @@
 //!        \-> progress -> Snapshot
 //! ```
 
+mod cluster;
 pub mod collect;
 mod commands;
 mod connect;
@@ -16,6 +17,7 @@ mod discovery;
 pub mod endpoint;
 mod errors;
 mod groups;
+mod open;
 pub mod progress;
 mod replies;
 mod resp;

@@ -380,12 +380,10 @@ mod tests {
         let first = at_once(&mut window, &names, &small);
         assert!(bytes(&first) <= COMMANDS_BEFORE_FIRST_REPLY && streams(&first) > 400, "{}", streams(&first));
         assert!(
-            first.iter().all(|batch| batch
-                .commands(false)
+            first
                 .iter()
-                .map(|c| c.cmd().get_packed_command().len())
-                .sum::<usize>()
-                <= batch.command_bytes)
+                .all(|batch| batch.commands(false).iter().map(|c| c.packed().len()).sum::<usize>()
+                    <= batch.command_bytes)
         );
         window.answered(&first[0], 100);
         assert!(streams(&at_once(&mut window, &names, &small)) > 1_000);

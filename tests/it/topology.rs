@@ -1,10 +1,14 @@
 //! Redis behind Sentinels, and as a Cluster: real failovers, real resharding.
 
-use std::{process::Command, time::Duration};
+use std::{
+    net::TcpListener,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use redis::Value;
 
-use crate::support::{Cluster, Exporter, Flavor, Sentinel, Server, until};
+use crate::support::{Cluster, Exporter, Flavor, Sentinel, Server, free_port, until};
 
 /// The user of the README, with these rights more.
 fn make_user(server: &Server, more: &[&str]) {
@@ -72,6 +76,56 @@ fn a_master_that_no_sentinel_knows_is_a_failed_connection() {
     assert_eq!(page.errors("connect"), 1.0, "{}", exporter.log());
     let log = exporter.logged("Redis cannot be asked");
     assert!(log.contains("master day of the Sentinels redis://127.0.0.1"), "{log}");
+}
+
+#[test]
+fn a_sentinel_that_does_not_answer_costs_less_than_a_second() {
+    let master = Server::redis7();
+    let (silent, sentinel) = (Sentinel::of(&master), Sentinel::of(&master));
+    until("the Sentinels answer", || [&silent, &sentinel].iter().all(|sentinel| sentinel.master_port().is_some()));
+    silent.signal("-STOP");
+    let never_accepts = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ports = [silent.port, never_accepts.local_addr().unwrap().port(), sentinel.port];
+    let urls = ports.map(|port| format!("--redis.url=redis://127.0.0.1:{port}"));
+    let mut args: Vec<_> = urls.iter().map(String::as_str).collect();
+    args.push("--redis.sentinel-master=night");
+    let exporter = Exporter::start_bare(&args);
+    let began = Instant::now();
+    assert!(exporter.scrape().up(), "{}", exporter.log());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    silent.signal("-CONT");
+}
+
+#[test]
+fn a_sentinel_that_answers_at_once_is_the_only_one_that_is_asked() {
+    let master = Server::redis7();
+    let sentinel = Sentinel::of(&master);
+    until("the Sentinel answers", || sentinel.master_port().is_some());
+    let second = TcpListener::bind("127.0.0.1:0").unwrap();
+    second.set_nonblocking(true).unwrap();
+    let url = |port| format!("--redis.url=redis://127.0.0.1:{port}");
+    let urls = [url(sentinel.port), url(second.local_addr().unwrap().port())];
+    let exporter = Exporter::start_bare(&[&urls[0], &urls[1], "--redis.sentinel-master=night"]);
+    assert!(exporter.scrape().up(), "{}", exporter.log());
+    assert!(second.accept().is_err(), "the second one was asked");
+}
+
+#[test]
+fn a_database_in_the_url_of_a_sentinel_is_the_masters() {
+    let master = Server::redis7();
+    let sentinel = Sentinel::of(&master);
+    until("the Sentinel answers", || sentinel.master_port().is_some());
+    let mut connection = master.connection();
+    redis::pipe()
+        .cmd("SELECT")
+        .arg(2)
+        .cmd("XGROUP")
+        .arg(&["CREATE", "s", "g", "$", "MKSTREAM"])
+        .exec(&mut connection)
+        .unwrap();
+    let url = format!("--redis.url=redis://127.0.0.1:{}/2", sentinel.port);
+    let exporter = Exporter::start_bare(&[&url, "--redis.sentinel-master=night", "--stream=s=g"]);
+    assert_eq!(exporter.scrape().group("exists", "s", "g"), Some(1.0), "{}", exporter.log());
 }
 
 #[test]
@@ -146,4 +200,91 @@ fn a_cluster_with_a_node_down_is_shown_partly_and_comes_back() {
     cluster.nodes[2].spawn();
     cluster.nodes[2].wait();
     until("the Cluster is whole again", || exporter.scrape().collected(&lost) == Some(1.0));
+}
+
+#[test]
+fn a_node_of_a_cluster_that_hangs_costs_only_its_own_streams() {
+    let cluster = Cluster::start();
+    // Many on each node, so that they are asked a few at first, then more.
+    let keys: Vec<_> = (0..60).map(|number| format!("s{number}")).collect();
+    cluster.nodes.iter().for_each(|node| drop(node.run("CONFIG SET cluster-require-full-coverage no")));
+    for key in &keys {
+        cluster.nodes[cluster.owner(key)].run(&format!("XGROUP CREATE {key} g $ MKSTREAM"));
+    }
+    let owners: Vec<_> = keys.iter().map(|key| cluster.owner(key)).collect();
+    for hung in 0..3 {
+        // Node 0 is the one that the exporter is told of first.
+        let urls = cluster.nodes.iter().map(|node| format!("--redis.url={}", node.url())).collect::<Vec<_>>();
+        let named = keys.iter().map(|key| format!("--stream={key}=g")).collect::<Vec<_>>();
+        let mut args = vec!["--redis.cluster", "--stream=s*", "--redis.timeout=5s"];
+        args.extend(urls.iter().chain(&named).map(String::as_str));
+        let by_pattern = ["--redis.cluster", "--stream=s*", "--redis.timeout=5s", &urls[0], &urls[1]];
+        let exporters = [Exporter::start_bare(&args), Exporter::start_bare(&by_pattern)];
+        for exporter in &exporters {
+            let page = exporter.scrape();
+            assert!(keys.iter().all(|key| page.collected(key) == Some(1.0)), "{page:?}\n{}", exporter.log());
+        }
+        cluster.nodes[hung].signal("-STOP");
+        let anew = [Exporter::start_bare(&args), Exporter::start_bare(&by_pattern)];
+        for exporter in exporters.iter().chain(&anew).cycle().take(12) {
+            let began = Instant::now();
+            let page = exporter.scrape();
+            assert!(page.up(), "{page:?}\n{}", exporter.log());
+            for (key, owner) in keys.iter().zip(&owners) {
+                if *owner == hung {
+                    assert_ne!(page.collected(key), Some(1.0), "{key}");
+                } else {
+                    assert_eq!(page.group("exists", key, "g"), Some(1.0), "{key}: {page:?}\n{}", exporter.log());
+                }
+            }
+            assert!(page.errors("timeout") + page.errors("connect") >= 1.0, "{page:?}\n{}", exporter.log());
+            eprintln!("TOOK {:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_millis(3_500), "{:?}", began.elapsed());
+        }
+        cluster.nodes[hung].signal("-CONT");
+        for exporter in exporters.iter().chain(&anew) {
+            until("the node is back", || {
+                let page = exporter.scrape();
+                keys.iter().all(|key| page.group("exists", key, "g") == Some(1.0))
+            });
+        }
+    }
+}
+
+#[test]
+fn a_cluster_of_one_node_that_knows_no_address_of_its_own() {
+    let bus = free_port().to_string();
+    let node = Server::start_with(Flavor::Redis7, &["--cluster-enabled", "yes", "--cluster-port", &bus]);
+    node.run("CLUSTER ADDSLOTSRANGE 0 16383");
+    until("it serves", || redis::cmd("EXISTS").arg("s").exec(&mut node.connection()).is_ok());
+    node.run("XGROUP CREATE s g $ MKSTREAM");
+    for kind in ["ip", "unknown-endpoint"] {
+        node.run(&format!("CONFIG SET cluster-preferred-endpoint-type {kind}"));
+        let exporter = Exporter::start_bare(&[&format!("--redis.url={}", node.url()), "--redis.cluster", "--stream=*"]);
+        assert_eq!(exporter.scrape().group("exists", "s", "g"), Some(1.0), "{kind}: {}", exporter.log());
+    }
+}
+
+#[test]
+fn a_database_of_a_cluster_is_selected_or_the_log_says_why_not() {
+    let stream = |node: &Server, database: u8| {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SELECT").arg(database).cmd("XGROUP").arg(&["CREATE", "s", "g", "$", "MKSTREAM"]);
+        pipeline.exec(&mut node.connection())
+    };
+    let exporter = |cluster: &Cluster| {
+        let url = format!("--redis.url={}/2", cluster.nodes[0].url());
+        Exporter::start_bare(&[&url, "--redis.cluster", "--stream=s=g"])
+    };
+    let valkey = Cluster::with(Flavor::Valkey9, &["--cluster-databases", "3"]);
+    stream(&valkey.nodes[valkey.owner("s")], 2).unwrap();
+    let watching = exporter(&valkey);
+    assert_eq!(watching.scrape().group("exists", "s", "g"), Some(1.0), "{}", watching.log());
+
+    let redis = Cluster::start();
+    assert!(stream(&redis.nodes[redis.owner("s")], 2).is_err());
+    let refused = exporter(&redis);
+    assert!(!refused.scrape().up());
+    let log = refused.logged("Redis cannot be asked");
+    assert!(log.contains("SELECT is not allowed in cluster mode"), "{log}");
 }
