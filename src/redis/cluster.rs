@@ -4,15 +4,15 @@
 //! cannot be reached, or sends nothing for a while, is left out of that collection: it costs its own streams and that while.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use futures_util::future::join_all;
 use redis::ServerError;
 use tokio::{
-    pin,
     sync::OnceCell,
     time::{sleep, timeout},
 };
@@ -99,7 +99,7 @@ impl Cluster {
     }
 
     /// The nodes that have slots.
-    pub(super) fn masters(&self) -> std::collections::BTreeSet<Address> {
+    pub(super) fn masters(&self) -> BTreeSet<Address> {
         self.slots.values().cloned().collect()
     }
 
@@ -131,46 +131,66 @@ impl Cluster {
     /// Sends a command to this node, or to the one that it names instead.
     async fn follow(&self, first: &Address, command: &Command) -> Result<Replies, Error> {
         let (mut at, mut is_on_its_way) = (first.clone(), false);
-        let asking = [commands::asking(), command.clone()];
-        let mut elsewhere = None;
+        let mut elsewhere = Error::protocol("a reply");
         for _ in 0..=SENT_ELSEWHERE {
-            let sent = if is_on_its_way { &asking[..] } else { &asking[1..] };
-            let replies = self.send_to(&at, sent).await?;
+            let replies = if is_on_its_way {
+                self.send_to(&at, &[commands::asking(), command.clone()]).await?
+            } else {
+                self.send_to(&at, std::slice::from_ref(command)).await?
+            };
             let Item::Error(error) = replies.last_item() else { return Ok(replies) };
             match (error.code(), named_instead(&error, &at.0)) {
                 ("MOVED", Some(to)) => (at, is_on_its_way) = (to, false),
                 ("ASK", Some(to)) => (at, is_on_its_way) = (to, true),
                 ("TRYAGAIN", _) => sleep(ON_ITS_WAY).await,
-                ("CLUSTERDOWN", _) => return Err(error.into()),
                 _ => return Ok(replies),
             }
-            elsewhere = Some(error);
+            elsewhere = error.into();
         }
-        let error = elsewhere.map_or_else(|| Error::protocol("a reply"), Error::from);
-        Err(Error::new(Kind::Connect, error.to_string()))
+        Err(elsewhere.of_kind(Kind::Connect))
     }
 
-    /// Sends these commands to this node in one write.
+    /// Sends these commands to this node in one write. What the node answers for all its keys, as that it is loading, is an
+    /// error; a missing login is not, since it is the same everywhere.
     async fn send_to(&self, address: &Address, commands: &[Command]) -> Result<Replies, Error> {
-        let node = Arc::clone(self.lock().entry(address.clone()).or_default());
         let sent = async {
-            if let Some(error) = node.silent.get() {
-                return Err(error.clone());
-            }
-            let wire = node.wire.get_or_init(|| self.open(address)).await.as_ref().map_err(Clone::clone)?;
-            let sending = wire.send(commands);
-            pin!(sending);
-            loop {
-                let reads = wire.reads();
-                match timeout(self.limit, &mut sending).await {
-                    Ok(replies) => return replies,
-                    // A long reply is on its way.
-                    Err(_) if wire.reads() > reads => {}
-                    Err(_) => return Err(node.silent.get_or_init(|| self.too_slow("no reply")).clone()),
-                }
+            let replies = self.send_over(&self.node(address), address, commands).await?;
+            match replies.last_item() {
+                Item::Error(error) => match Error::from(error) {
+                    error if error.is_about_the_server() && error.kind() != Kind::Auth => Err(error),
+                    _ => Ok(replies),
+                },
+                _ => Ok(replies),
             }
         };
         sent.await.map_err(|error| error.context(format_args!("{}:{} of {}", address.0, address.1, self.endpoint)))
+    }
+
+    async fn send_over(&self, node: &Node, address: &Address, commands: &[Command]) -> Result<Replies, Error> {
+        if let Some(error) = node.silent.get() {
+            return Err(error.clone());
+        }
+        let wire = node.wire.get_or_init(|| self.open(address)).await.as_ref().map_err(Clone::clone)?;
+        let mut sending = pin!(wire.send(commands));
+        loop {
+            let reads = wire.reads();
+            match timeout(self.limit, &mut sending).await {
+                Ok(replies) => return replies,
+                // A long reply is on its way.
+                Err(_) if wire.reads() > reads => {}
+                Err(_) => return Err(node.silent.get_or_init(|| self.too_slow("no reply")).clone()),
+            }
+        }
+    }
+
+    /// What is known of this node. A connection that broke is made anew.
+    fn node(&self, address: &Address) -> Arc<Node> {
+        let mut nodes = self.lock();
+        let node = nodes.entry(address.clone()).or_default();
+        if matches!(node.wire.get(), Some(Ok(wire)) if wire.has_ended()) {
+            *node = Arc::default();
+        }
+        Arc::clone(node)
     }
 
     async fn open(&self, (host, port): &Address) -> Result<Wire, Error> {
@@ -182,7 +202,7 @@ impl Cluster {
     }
 
     fn too_slow(&self, what: &str) -> Error {
-        Error::new(Kind::Timeout, format!("{what} within {:?}", self.limit))
+        Error::new(Kind::Timeout, format!("{what} within {:.1?}", self.limit))
     }
 
     /// Who has the slot of this key.
@@ -191,7 +211,7 @@ impl Cluster {
         next.map(|(_, address)| address).ok_or_else(|| Error::new(Kind::Connect, "no node has any slots"))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Address, Arc<Node>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Address, Arc<Node>>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

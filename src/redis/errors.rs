@@ -18,7 +18,10 @@ impl From<redis::RedisError> for Error {
                 Some("NOAUTH" | "WRONGPASS") => Kind::Auth,
                 Some("WRONGTYPE") => Kind::WrongType,
                 _ if refused_in_script(error.detail().unwrap_or_default()) => Kind::Permission,
-                Some(UNREACHABLE) => return Self::of_one_stream(Kind::Connect, error.detail().unwrap_or_default()),
+                Some(UNREACHABLE | BROKEN) => {
+                    let broke = (error.code() == Some(BROKEN)).then_some(Cause::ConnectionBroke);
+                    return Self::of_one_stream(Kind::Connect, error.detail().unwrap_or_default()).because(broke);
+                }
                 _ => Kind::Other,
             },
         };
@@ -69,10 +72,14 @@ pub(super) fn refuses_scripts(error: &Error) -> bool {
 
 /// The code of a reply that stands for none, since a node of a Cluster could not be reached.
 const UNREACHABLE: &str = "UNREACHABLE";
+/// The same, where the connection to the node broke, maybe on this reply.
+const BROKEN: &str = "BROKEN";
 
 /// What stands for the reply of a node that could not be reached.
 pub(super) fn unreachable(error: &Error) -> Replies {
-    let error = redis::make_extension_error(UNREACHABLE.to_owned(), Some(error.to_string()));
+    let broke = error.kind() == Kind::Protocol || error.cause() == Some(&Cause::ConnectionBroke);
+    let code = if broke { BROKEN } else { UNREACHABLE };
+    let error = redis::make_extension_error(code.to_owned(), Some(error.to_string()));
     let mut replies = Replies::default();
     replies.push_value(&ServerError::try_from(error).map_or(Value::Nil, Value::ServerError), false);
     replies
@@ -80,7 +87,7 @@ pub(super) fn unreachable(error: &Error) -> Replies {
 
 /// Did a server answer this?
 pub(super) fn is_reply(item: &Item<'_>) -> bool {
-    !matches!(item, Item::Error(error) if error.code() == UNREACHABLE)
+    !matches!(item, Item::Error(error) if [UNREACHABLE, BROKEN].contains(&error.code()))
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ fn a_cluster_is_collected_as_one_and_a_moved_slot_is_followed() {
 #[test]
 fn the_rights_of_the_readme_are_enough_for_a_cluster() {
     let cluster = Cluster::start();
-    cluster.nodes.iter().for_each(|node| make_user(node, &["+cluster|slots", "+ping"]));
+    cluster.nodes.iter().for_each(|node| make_user(node, &["+cluster|slots", "+asking"]));
     let owner = &cluster.nodes[cluster.owner("instrument:a")];
     owner.run("XGROUP CREATE instrument:a g $ MKSTREAM");
     let exporter = as_user(&[&format!("--redis.url={}", cluster.nodes[0].url()), "--redis.cluster"]);
@@ -212,13 +212,13 @@ fn a_node_of_a_cluster_that_hangs_costs_only_its_own_streams() {
         cluster.nodes[cluster.owner(key)].run(&format!("XGROUP CREATE {key} g $ MKSTREAM"));
     }
     let owners: Vec<_> = keys.iter().map(|key| cluster.owner(key)).collect();
-    for hung in 0..3 {
+    for hung in [0, 2] {
         // Node 0 is the one that the exporter is told of first.
         let urls = cluster.nodes.iter().map(|node| format!("--redis.url={}", node.url())).collect::<Vec<_>>();
         let named = keys.iter().map(|key| format!("--stream={key}=g")).collect::<Vec<_>>();
-        let mut args = vec!["--redis.cluster", "--stream=s*", "--redis.timeout=5s"];
+        let mut args = vec!["--redis.cluster", "--stream=s*", "--redis.timeout=3s"];
         args.extend(urls.iter().chain(&named).map(String::as_str));
-        let by_pattern = ["--redis.cluster", "--stream=s*", "--redis.timeout=5s", &urls[0], &urls[1]];
+        let by_pattern = ["--redis.cluster", "--stream=s*", "--redis.timeout=3s", &urls[0], &urls[1]];
         let exporters = [Exporter::start_bare(&args), Exporter::start_bare(&by_pattern)];
         for exporter in &exporters {
             let page = exporter.scrape();
@@ -226,7 +226,7 @@ fn a_node_of_a_cluster_that_hangs_costs_only_its_own_streams() {
         }
         cluster.nodes[hung].signal("-STOP");
         let anew = [Exporter::start_bare(&args), Exporter::start_bare(&by_pattern)];
-        for exporter in exporters.iter().chain(&anew).cycle().take(12) {
+        for exporter in exporters.iter().chain(&anew).cycle().take(8) {
             let began = Instant::now();
             let page = exporter.scrape();
             assert!(page.up(), "{page:?}\n{}", exporter.log());
@@ -237,9 +237,8 @@ fn a_node_of_a_cluster_that_hangs_costs_only_its_own_streams() {
                     assert_eq!(page.group("exists", key, "g"), Some(1.0), "{key}: {page:?}\n{}", exporter.log());
                 }
             }
-            assert!(page.errors("timeout") + page.errors("connect") >= 1.0, "{page:?}\n{}", exporter.log());
-            eprintln!("TOOK {:?}", began.elapsed());
-            assert!(began.elapsed() < Duration::from_millis(3_500), "{:?}", began.elapsed());
+            assert!(page.errors("connect") >= 1.0, "{page:?}\n{}", exporter.log());
+            assert!(began.elapsed() < Duration::from_millis(2_000), "{:?}", began.elapsed());
         }
         cluster.nodes[hung].signal("-CONT");
         for exporter in exporters.iter().chain(&anew) {
@@ -249,6 +248,72 @@ fn a_node_of_a_cluster_that_hangs_costs_only_its_own_streams() {
             });
         }
     }
+}
+
+#[test]
+fn a_node_of_a_cluster_that_refuses_everything_costs_only_its_own_streams() {
+    let cluster = Cluster::start();
+    let key = |node| (0..1_000).map(|number| format!("s{number}")).find(|key| cluster.owner(key) == node).unwrap();
+    let keys = [key(0), key(1), key(2)];
+    for (node, key) in cluster.nodes.iter().zip(&keys) {
+        node.run(&format!("XGROUP CREATE {key} g $ MKSTREAM"));
+        node.add(key, 1..=2);
+        node.run("CONFIG SET busy-reply-threshold 1");
+    }
+    for (busy, node) in cluster.nodes.iter().enumerate() {
+        let exporter = cluster.exporter(&["--stream=s*"]);
+        assert!(exporter.scrape().up(), "{}", exporter.log());
+        let (mut connection, mut killer) = (node.connection(), node.connection());
+        let script = std::thread::spawn(move || {
+            redis::cmd("EVAL").arg(&["while true do end", "0"]).exec(&mut connection).unwrap_err()
+        });
+        until("it is busy", || node.answers_busy());
+        let page = exporter.scrape();
+        redis::cmd("SCRIPT").arg("KILL").exec(&mut killer).unwrap();
+        script.join().unwrap();
+        assert!(page.up() && page.has("_age_seconds{"), "{page:?}\n{}", exporter.log());
+        for (owner, key) in keys.iter().enumerate() {
+            let expected = (owner != busy).then_some(1.0);
+            assert_eq!(page.group("exists", key, "g"), expected, "{key}: {page:?}\n{}", exporter.log());
+        }
+        exporter.logged("BUSY");
+    }
+}
+
+#[test]
+fn a_stream_whose_reply_is_too_large_costs_no_other_of_its_node() {
+    let cluster = Cluster::start();
+    let keys: Vec<_> = (0..40).map(|number| format!("{{a}}{number}")).collect();
+    let node = &cluster.nodes[cluster.owner("{a}")];
+    for key in &keys {
+        node.run(&format!("XGROUP CREATE {key} g 0 MKSTREAM"));
+    }
+    node.run_args(&[b"XADD", keys[17].as_bytes(), b"*", b"image", &vec![b'x'; 9 << 20]]);
+    let exporter = cluster.exporter(&["--stream=*"]);
+    let mut page = exporter.scrape();
+    for _ in 0..3 {
+        page = exporter.scrape();
+    }
+    for key in &keys {
+        assert_eq!(page.group("exists", key, "g"), Some(1.0), "{key}: {page:?}\n{}", exporter.log());
+    }
+}
+
+#[test]
+fn a_slot_that_is_on_its_way_is_followed_with_the_rights_of_the_readme() {
+    let cluster = Cluster::start();
+    cluster.nodes.iter().for_each(|node| make_user(node, &["+cluster|slots", "+asking"]));
+    let key = "instrument:a";
+    let from = cluster.owner(key);
+    let to = (from + 1) % 3;
+    cluster.nodes[from].run(&format!("XGROUP CREATE {key} g $ MKSTREAM"));
+    let exporter = as_user(&[&format!("--redis.url={}", cluster.nodes[0].url()), "--redis.cluster"]);
+    assert_eq!(exporter.scrape().group("exists", key, "g"), Some(1.0), "{}", exporter.log());
+    cluster.begin_move(key, from, to);
+    assert_eq!(exporter.scrape().group("exists", key, "g"), Some(1.0), "{}", exporter.log());
+    cluster.end_move(key, from, to);
+    assert_eq!(exporter.scrape().group("exists", key, "g"), Some(1.0), "{}", exporter.log());
+    cluster.nodes.iter().for_each(nothing_was_denied);
 }
 
 #[test]

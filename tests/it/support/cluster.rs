@@ -79,10 +79,20 @@ impl Cluster {
 
     /// Hands a slot with one key over from one node to another, as redis-cli does it.
     pub fn move_slot(&self, key: &str, from: usize, to: usize) {
+        self.begin_move(key, from, to);
+        self.end_move(key, from, to);
+    }
+
+    /// The key is moved, and not yet its slot.
+    pub fn begin_move(&self, key: &str, from: usize, to: usize) {
         let (slot, from_id, to_id) = (self.slot(key), self.id(from), self.id(to));
         self.nodes[to].run(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}"));
         self.nodes[from].run(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}"));
         self.nodes[from].run(&format!("MIGRATE 127.0.0.1 {} {key} 0 1000", self.nodes[to].port));
+    }
+
+    pub fn end_move(&self, key: &str, from: usize, to: usize) {
+        let (slot, to_id) = (self.slot(key), self.id(to));
         for node in [to, from] {
             self.nodes[node].run(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
         }
