@@ -8,7 +8,7 @@ use std::{
 
 use redis::Value;
 
-use crate::support::{Cluster, Exporter, Flavor, Sentinel, Server, free_port, until};
+use crate::support::{Cluster, DeadPort, Exporter, Flavor, Sentinel, Server, free_port, until};
 
 /// The user of the README, with these rights more.
 fn make_user(server: &Server, more: &[&str]) {
@@ -84,8 +84,8 @@ fn a_sentinel_that_does_not_answer_costs_less_than_a_second() {
     let (silent, sentinel) = (Sentinel::of(&master), Sentinel::of(&master));
     until("the Sentinels answer", || [&silent, &sentinel].iter().all(|sentinel| sentinel.master_port().is_some()));
     silent.signal("-STOP");
-    let never_accepts = TcpListener::bind("127.0.0.1:0").unwrap();
-    let ports = [silent.port, never_accepts.local_addr().unwrap().port(), sentinel.port];
+    let dead = DeadPort::new();
+    let ports = [silent.port, dead.port, sentinel.port];
     let urls = ports.map(|port| format!("--redis.url=redis://127.0.0.1:{port}"));
     let mut args: Vec<_> = urls.iter().map(String::as_str).collect();
     args.push("--redis.sentinel-master=night");
@@ -248,6 +248,17 @@ fn a_node_of_a_cluster_that_hangs_costs_only_its_own_streams() {
             });
         }
     }
+}
+
+#[test]
+fn a_first_node_of_a_cluster_that_cannot_be_reached_costs_less_than_a_second() {
+    let (cluster, dead) = (Cluster::start(), DeadPort::new());
+    cluster.nodes[cluster.owner("s")].run("XGROUP CREATE s g $ MKSTREAM");
+    let urls = [dead.port, cluster.nodes[0].port].map(|port| format!("--redis.url=redis://127.0.0.1:{port}"));
+    let exporter = Exporter::start_bare(&[&urls[0], &urls[1], "--redis.cluster", "--stream=s*"]);
+    let began = Instant::now();
+    assert_eq!(exporter.scrape().group("exists", "s", "g"), Some(1.0), "{}", exporter.log());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 #[test]
