@@ -108,7 +108,7 @@ impl Cluster {
         let sent = join_all(commands.iter().map(|command| self.send_one(command)));
         let mut replies = Replies::for_commands(commands.len());
         for reply in sent.await {
-            replies.push_last(&reply.unwrap_or_else(|error| errors::unreachable(&error)));
+            replies.push_last(&reply.unwrap_or_else(|error| self.unreachable(error)));
         }
         replies
     }
@@ -125,7 +125,12 @@ impl Cluster {
     /// Sends one command to this node.
     pub(super) async fn send_at(&self, address: &Address, command: &Command) -> Replies {
         let sent = self.send_to(address, std::slice::from_ref(command)).await;
-        sent.unwrap_or_else(|error| errors::unreachable(&error))
+        sent.unwrap_or_else(|error| self.unreachable(error))
+    }
+
+    /// What stands for the reply of a node that gave none. It costs only what it would have answered.
+    fn unreachable(&self, error: Error) -> Replies {
+        errors::unreachable(&error.context(&self.endpoint))
     }
 
     /// Sends a command to this node, or to the one that it names instead.
@@ -138,6 +143,9 @@ impl Cluster {
             } else {
                 self.send_to(&at, std::slice::from_ref(command)).await?
             };
+            if let (true, Some(Item::Error(refused))) = (is_on_its_way, replies.items().next()) {
+                return Err(Error::from(refused).context("ASKING"));
+            }
             let Item::Error(error) = replies.last_item() else { return Ok(replies) };
             match (error.code(), named_instead(&error, &at.0)) {
                 ("MOVED", Some(to)) => (at, is_on_its_way) = (to, false),
@@ -163,7 +171,7 @@ impl Cluster {
                 _ => Ok(replies),
             }
         };
-        sent.await.map_err(|error| error.context(format_args!("{}:{} of {}", address.0, address.1, self.endpoint)))
+        sent.await.map_err(|error| error.context(format_args!("node {}:{}", address.0, address.1)))
     }
 
     async fn send_over(&self, node: &Node, address: &Address, commands: &[Command]) -> Result<Replies, Error> {

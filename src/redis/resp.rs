@@ -423,7 +423,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Writes a reply that redis-rs has read as it may have come.
+/// Writes a reply as a server does.
 fn encode(value: &Value, to: &mut Vec<u8>) {
     let mut text = |bytes: &[u8]| {
         to.extend_from_slice(format!("${}\r\n", bytes.len()).as_bytes());
