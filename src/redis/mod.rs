@@ -4,6 +4,7 @@
 //! ```text
 //! collect -> discovery, streams, groups -> connection, commands, replies
 //!        |                           \-> counting
+//!        |-> connect -> cluster, open -> wire
 //!        \-> progress -> Snapshot
 //! ```
 

@@ -203,6 +203,21 @@ fn a_cluster_with_a_node_down_is_shown_partly_and_comes_back() {
 }
 
 #[test]
+fn a_failover_of_a_cluster_is_followed() {
+    let mut cluster = Cluster::start();
+    let key = (0..).map(|number| format!("s{number}")).find(|key| cluster.owner(key) == 2).unwrap();
+    let replica = cluster.replica_of(2);
+    cluster.nodes[2].run(&format!("XGROUP CREATE {key} g $ MKSTREAM"));
+    until("the replica has it", || format!("{:?}", replica.run("INFO keyspace")).contains("keys=1"));
+    let exporter = cluster.exporter(&[&format!("--stream={key}=g"), "--stream=s*"]);
+    assert_eq!(exporter.scrape().group("exists", &key, "g"), Some(1.0), "{}", exporter.log());
+    cluster.nodes[2].kill();
+    until("the replica is the master", || format!("{:?}", replica.run("ROLE")).contains("master"));
+    until("the page shows it", || exporter.scrape().group("exists", &key, "g") == Some(1.0));
+    exporter.logged("Redis answers");
+}
+
+#[test]
 fn a_node_of_a_cluster_that_hangs_costs_only_its_own_streams() {
     let cluster = Cluster::start();
     // Many on each node, so that they are asked a few at first, then more.

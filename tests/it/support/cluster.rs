@@ -16,17 +16,10 @@ impl Cluster {
 
     /// With further options of redis-server.
     pub fn with(flavor: Flavor, args: &[&str]) -> Self {
-        let node = |()| {
-            let bus = free_port().to_string();
-            let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "1000"];
-            Server::start_with(flavor, &[&cluster, args].concat())
-        };
-        let nodes: Vec<_> = [(); 3].map(node).into();
+        let nodes: Vec<_> = [(); 3].map(|()| node(flavor, args)).into();
         for (node, slots) in nodes.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
             node.run(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
-            let bus: Value = redis::cmd("CONFIG").arg(&["GET", "cluster-port"]).query(&mut node.connection()).unwrap();
-            let (_, bus): (String, String) = redis::from_redis_value(bus).unwrap();
-            nodes[0].run(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port));
+            meet(&nodes[0], node);
         }
         let cluster = Self { nodes };
         until("the Cluster is whole", || {
@@ -36,6 +29,16 @@ impl Cluster {
             })
         });
         cluster
+    }
+
+    /// A replica of this node.
+    pub fn replica_of(&self, master: usize) -> Server {
+        let replica = node(Flavor::Redis7, &[]);
+        meet(&self.nodes[0], &replica);
+        let id = self.id(master);
+        let replicate = || redis::cmd("CLUSTER").arg(&["REPLICATE", &id]).exec(&mut replica.connection()).is_ok();
+        until("the replica knows its master", replicate);
+        replica
     }
 
     pub fn exporter(&self, args: &[&str]) -> Exporter {
@@ -97,4 +100,17 @@ impl Cluster {
             self.nodes[node].run(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
         }
     }
+}
+
+fn node(flavor: Flavor, args: &[&str]) -> Server {
+    let bus = free_port().to_string();
+    let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "1000"];
+    Server::start_with(flavor, &[&cluster, args].concat())
+}
+
+/// Makes a node known to another one, and so to all.
+fn meet(known: &Server, node: &Server) {
+    let bus: Value = redis::cmd("CONFIG").arg(&["GET", "cluster-port"]).query(&mut node.connection()).unwrap();
+    let (_, bus): (String, String) = redis::from_redis_value(bus).unwrap();
+    known.run(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port));
 }
