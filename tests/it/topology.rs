@@ -205,7 +205,7 @@ fn a_cluster_with_a_node_down_is_shown_partly_and_comes_back() {
 #[test]
 fn a_failover_of_a_cluster_is_followed() {
     let mut cluster = Cluster::start();
-    let key = (0..).map(|number| format!("s{number}")).find(|key| cluster.owner(key) == 2).unwrap();
+    let key = (0..1_000).map(|number| format!("s{number}")).find(|key| cluster.owner(key) == 2).unwrap();
     let replica = cluster.replica_of(2);
     cluster.nodes[2].run(&format!("XGROUP CREATE {key} g $ MKSTREAM"));
     until("the replica has it", || format!("{:?}", replica.run("INFO keyspace")).contains("keys=1"));
