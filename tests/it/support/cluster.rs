@@ -33,11 +33,14 @@ impl Cluster {
 
     /// A replica of this node.
     pub fn replica_of(&self, master: usize) -> Server {
+        self.nodes[master].run("CONFIG SET repl-diskless-sync-delay 0");
         let replica = node(Flavor::Redis7, &[]);
-        meet(&self.nodes[0], &replica);
+        self.nodes.iter().for_each(|node| meet(node, &replica));
         let id = self.id(master);
         let replicate = || redis::cmd("CLUSTER").arg(&["REPLICATE", &id]).exec(&mut replica.connection()).is_ok();
         until("the replica knows its master", replicate);
+        let is_known = |node: &Server| format!("{:?}", node.run("CLUSTER NODES")).contains("slave");
+        until("all nodes know the replica", || self.nodes.iter().all(is_known));
         replica
     }
 
@@ -108,7 +111,7 @@ fn node(flavor: Flavor, args: &[&str]) -> Server {
     Server::start_with(flavor, &[&cluster, args].concat())
 }
 
-/// Makes a node known to another one, and so to all.
+/// Makes a node known to another one, which tells the others in time.
 fn meet(known: &Server, node: &Server) {
     let bus: Value = redis::cmd("CONFIG").arg(&["GET", "cluster-port"]).query(&mut node.connection()).unwrap();
     let (_, bus): (String, String) = redis::from_redis_value(bus).unwrap();
