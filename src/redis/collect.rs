@@ -25,7 +25,6 @@ use super::{
     groups::{Groups, Scripts, Turns},
     progress::{KnownStream, Progress, State},
     replies::{self, Reply},
-    resp::Replies,
     streams::{self, Sizes},
 };
 use crate::{
@@ -42,9 +41,6 @@ const LOOK_UP_BEFORE_PAGE: Duration = Duration::from_millis(50);
 /// How long a look-up that has not come to its end goes on behind the page, and how much of that time it works.
 const LOOK_UP_AFTER_PAGE: Duration = Duration::from_secs(4);
 const LOOK_UP_SLICE: Duration = Duration::from_millis(10);
-
-/// How often another node of a Cluster is asked for the time.
-const TIME_RETRIES: usize = 3;
 
 /// Connections that a collection may make.
 const CONNECTS: usize = 3;
@@ -78,7 +74,7 @@ impl Stop {
 
 /// Collects from one Redis, one collection at a time.
 pub struct Collector {
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     selection: Selection,
     options: Collect,
     kept: Arc<Mutex<Kept>>,
@@ -109,12 +105,12 @@ impl Collector {
             turns: Turns::default(),
             scripts: Scripts::default(),
         };
-        Self { endpoint, selection, options, kept: Arc::new(Mutex::new(kept)) }
+        Self { endpoint: Arc::new(endpoint), selection, options, kept: Arc::new(Mutex::new(kept)) }
     }
 
     /// Where Redis is, without secrets.
     #[must_use]
-    pub const fn endpoint(&self) -> &Endpoint {
+    pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
@@ -129,7 +125,7 @@ impl Collector {
         progress: &Progress,
         is_wanted: &(dyn Fn() -> bool + Sync),
     ) -> Result<Snapshot, Error> {
-        let ended = tokio::time::timeout(limit, self.run(progress, is_wanted)).await;
+        let ended = tokio::time::timeout(limit, self.run(limit, progress, is_wanted)).await;
         match ended {
             Ok(Ok(())) if progress.lock().answered || !is_wanted() => Ok(progress.complete()),
             Ok(Ok(())) => Err(Error::new(Kind::Connect, format!("no node of {} can be reached", self.endpoint))),
@@ -146,7 +142,12 @@ impl Collector {
 
     /// Repeats the commands over a new connection where the old one turns out to be broken. A restarted Redis, a changed
     /// password or a closed connection is noticed only then.
-    async fn run(&self, progress: &Progress, is_wanted: &(dyn Fn() -> bool + Sync)) -> Result<(), Stop> {
+    async fn run(
+        &self,
+        limit: Duration,
+        progress: &Progress,
+        is_wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Stop> {
         let mut kept = self.kept.lock().await;
         // It holds the lock while it asks, so it is not in the middle of a command now.
         if let Some(look_up) = kept.look_up.take() {
@@ -154,12 +155,10 @@ impl Collector {
         }
         let mut connects = 0;
         loop {
-            let (connection, is_new) = if let Some(connection) = kept.connection.take() {
-                (connection, false)
-            } else {
-                connects += 1;
-                (connect::connect(&self.endpoint, progress).await.map_err(Stop::Lost)?, true)
-            };
+            let before = kept.connection.take();
+            let connected = connect::connect(&self.endpoint, before, limit, progress).await;
+            let (connection, is_new) = connected.map_err(Stop::Lost)?;
+            connects += usize::from(is_new);
             match self.steps(&connection, is_new, &mut kept, progress, is_wanted).await {
                 Ok(()) => {
                     kept.connection = Some(connection);
@@ -223,7 +222,8 @@ impl Collector {
         // Of a Cluster, no one server can speak for all.
         let ask_server = self.options.server && !self.endpoint.is_cluster();
         let info: Vec<_> = ask_server.then(commands::info).into_iter().collect();
-        let (time, info, lag_trust) = tokio::join!(time(connection), connection.send(&info), async {
+        let time = [commands::time()];
+        let (time, info, lag_trust) = tokio::join!(connection.send(&time), connection.send(&info), async {
             match trust {
                 Some(trust) => connection.lag_trust().await.map(|found| *trust = found),
                 None => Ok(()),
@@ -300,19 +300,6 @@ impl Collector {
         });
         Some(look_up.abort_handle())
     }
-}
-
-/// Redis's clock. A Cluster sends the command to any node, which may be one that is down.
-async fn time(connection: &Connection) -> Result<Replies, Error> {
-    let time = [commands::time()];
-    let mut replies = connection.send(&time).await?;
-    for _ in 0..TIME_RETRIES {
-        if errors::is_reply(&replies.only()) {
-            break;
-        }
-        replies = connection.send(&time).await?;
-    }
-    Ok(replies)
 }
 
 impl fmt::Debug for Collector {

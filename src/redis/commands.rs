@@ -1,5 +1,5 @@
-//! Every command that is sent to Redis but the login: one function each. All of them only read. Their replies are read in
-//! [`super::replies`].
+//! Every command that is sent to Redis: one function each. All of them only read. Their replies are read in
+//! [`super::replies`]; those to the login and to what leads to the master, where they are asked.
 
 use std::sync::LazyLock;
 
@@ -31,6 +31,7 @@ pub(crate) fn work_of_call(groups: u64) -> u64 {
 pub(crate) const GROUPS_IN_SCRIPT: u64 = 100;
 
 /// A command as it is sent: a list of strings.
+#[derive(Clone)]
 pub(super) struct Packed(Vec<u8>);
 
 impl From<Cmd> for Packed {
@@ -40,13 +41,14 @@ impl From<Cmd> for Packed {
 }
 
 /// A command, and what its reply is like.
+#[derive(Clone)]
 pub(crate) struct Command {
     packed: Packed,
     carries_entries: bool,
 }
 
 impl Command {
-    pub(super) fn plain(command: impl Into<Packed>) -> Self {
+    fn plain(command: impl Into<Packed>) -> Self {
         Self { packed: command.into(), carries_entries: false }
     }
 
@@ -59,18 +61,52 @@ impl Command {
         &self.packed.0
     }
 
-    /// The same for redis-rs.
-    pub(super) fn cmd(&self) -> Cmd {
-        let mut cmd = Cmd::new();
-        for word in resp::words(self.packed()) {
-            cmd.arg(word);
-        }
-        cmd
+    /// The key that it is about, which in a Cluster tells the node.
+    pub(super) fn key(&self) -> Option<&[u8]> {
+        let mut words = resp::words(self.packed());
+        let before = match words.next()? {
+            b"XRANGE" | b"XPENDING" => 0,
+            b"XINFO" => 1,
+            b"EVAL" | b"EVAL_RO" => 2,
+            _ => return None,
+        };
+        words.nth(before)
     }
 
     pub(super) fn carries_entries(&self) -> bool {
         self.carries_entries
     }
+}
+
+/// The login.
+pub(super) fn auth(username: Option<&str>, password: &str) -> Command {
+    let mut auth = cmd("AUTH");
+    auth.arg(username).arg(password);
+    Command::plain(auth)
+}
+
+/// The database that is meant from now on.
+pub(super) fn select(database: i64) -> Command {
+    let mut select = cmd("SELECT");
+    select.arg(database);
+    Command::plain(select)
+}
+
+/// Is it a master or a replica?
+pub(super) fn role() -> Command {
+    Command::plain(cmd("ROLE"))
+}
+
+/// Asks a Sentinel where the master of this name is.
+pub(super) fn master_address(name: &str) -> Command {
+    let mut address = cmd("SENTINEL");
+    address.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+    Command::plain(address)
+}
+
+/// Lets the next command read a slot that is on its way to this node of a Cluster.
+pub(super) fn asking() -> Command {
+    Command::plain(cmd("ASKING"))
 }
 
 /// Redis's clock.
@@ -201,8 +237,27 @@ mod tests {
             let key = Name::from(key);
             for (command, word) in [(stream(&key), b"STREAM"), (groups(&key), b"GROUPS")] {
                 assert_eq!(command.packed(), about("XINFO", &[word, key.as_bytes()]).get_packed_command());
-                assert_eq!(command.cmd().get_packed_command(), command.packed());
             }
+        }
+    }
+
+    #[test]
+    fn a_command_about_a_stream_tells_its_key() {
+        let (key, group, id) = (Name::from("a key"), Name::from("g"), StreamId { ms: 1, seq: 1 });
+        for command in [
+            stream(&key),
+            groups(&key),
+            oldest_pending(&key, &group),
+            pending_summary(&key, &group),
+            consumers(&key, &group),
+            first_entry_after(&key, id),
+            moment(&key, &Counting::default()),
+            moment(&key, &Counting { without_eval_ro: true, ..Counting::default() }),
+        ] {
+            assert_eq!(command.key(), Some(key.as_bytes()), "{}", String::from_utf8_lossy(command.packed()));
+        }
+        for command in [time(), info(), hello(), scan(0, "*", 1), cluster_slots()] {
+            assert_eq!(command.key(), None);
         }
     }
 }

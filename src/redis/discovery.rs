@@ -109,13 +109,7 @@ impl Discovery {
         if self.look_ups.is_empty() {
             return Ok(());
         }
-        let nodes = match connection.nodes().await {
-            Ok(nodes) => nodes,
-            Err(error) => {
-                progress.lock().failures.push(error);
-                return Ok(());
-            }
-        };
+        let nodes = connection.nodes();
         let mut keys = self.keys_a_step.unwrap_or(*KEYS_A_STEP.start() * 2);
         let patterns = u32::try_from(self.look_ups.len()).unwrap_or(u32::MAX);
         let (mut left, fewest) = (patterns, fewest_steps(patterns));

@@ -41,10 +41,11 @@ impl Endpoint {
         check_topology(&config.topology, &addresses)?;
         check_tls(first.addr(), &config.tls)?;
 
-        // A login in a URL is for the server that the URL leads to: with Sentinels, that is not the master.
+        // A login in a URL is for the server that the URL leads to: with Sentinels, that is not the master. They have no
+        // databases.
         let (to_server, sentinel_login) = match config.topology {
             Topology::Sentinel(_) => {
-                (RedisConnectionInfo::default().set_db(from_url.db()).set_skip_set_lib_name(), from_url)
+                (RedisConnectionInfo::default().set_db(from_url.db()).set_skip_set_lib_name(), from_url.set_db(0))
             }
             _ => (from_url, RedisConnectionInfo::default()),
         };

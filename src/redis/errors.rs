@@ -2,18 +2,14 @@
 
 use redis::{ErrorKind, ServerError, ServerErrorKind, Value};
 
-use super::resp::Item;
+use super::resp::{Item, Replies};
 use crate::model::error::{Cause, Error, Kind};
 
 impl From<redis::RedisError> for Error {
     fn from(error: redis::RedisError) -> Self {
         let kind = match error.kind() {
             ErrorKind::Io if error.is_timeout() => Kind::Timeout,
-            ErrorKind::Io
-            | ErrorKind::Client
-            | ErrorKind::MasterNameNotFoundBySentinel
-            | ErrorKind::ClusterConnectionNotFound
-            | ErrorKind::Server(ServerErrorKind::ClusterDown) => Kind::Connect,
+            ErrorKind::Io | ErrorKind::Client | ErrorKind::Server(ServerErrorKind::ClusterDown) => Kind::Connect,
             ErrorKind::AuthenticationFailed => Kind::Auth,
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Kind::Protocol,
             ErrorKind::Server(ServerErrorKind::BusyLoading) => Kind::Loading,
@@ -22,7 +18,10 @@ impl From<redis::RedisError> for Error {
                 Some("NOAUTH" | "WRONGPASS") => Kind::Auth,
                 Some("WRONGTYPE") => Kind::WrongType,
                 _ if refused_in_script(error.detail().unwrap_or_default()) => Kind::Permission,
-                Some(UNREACHABLE) => return Self::of_one_stream(Kind::Connect, error.detail().unwrap_or_default()),
+                Some(UNREACHABLE | BROKEN) => {
+                    let broke = (error.code() == Some(BROKEN)).then_some(Cause::ConnectionBroke);
+                    return Self::of_one_stream(Kind::Connect, error.detail().unwrap_or_default()).because(broke);
+                }
                 _ => Kind::Other,
             },
         };
@@ -73,16 +72,22 @@ pub(super) fn refuses_scripts(error: &Error) -> bool {
 
 /// The code of a reply that stands for none, since a node of a Cluster could not be reached.
 const UNREACHABLE: &str = "UNREACHABLE";
+/// The same, where the connection to the node broke, maybe on this reply.
+const BROKEN: &str = "BROKEN";
 
 /// What stands for the reply of a node that could not be reached.
-pub(super) fn unreachable(error: &Error) -> Value {
-    let error = redis::make_extension_error(UNREACHABLE.to_owned(), Some(error.to_string()));
-    ServerError::try_from(error).map_or(Value::Nil, Value::ServerError)
+pub(super) fn unreachable(error: &Error) -> Replies {
+    let broke = error.kind() == Kind::Protocol || error.cause() == Some(&Cause::ConnectionBroke);
+    let code = if broke { BROKEN } else { UNREACHABLE };
+    let error = redis::make_extension_error(code.to_owned(), Some(error.to_string()));
+    let mut replies = Replies::default();
+    replies.push_value(&ServerError::try_from(error).map_or(Value::Nil, Value::ServerError), false);
+    replies
 }
 
 /// Did a server answer this?
 pub(super) fn is_reply(item: &Item<'_>) -> bool {
-    !matches!(item, Item::Error(error) if error.code() == UNREACHABLE)
+    !matches!(item, Item::Error(error) if [UNREACHABLE, BROKEN].contains(&error.code()))
 }
 
 #[cfg(test)]

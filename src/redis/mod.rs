@@ -4,9 +4,11 @@
 //! ```text
 //! collect -> discovery, streams, groups -> connection, commands, replies
 //!        |                           \-> counting
+//!        |-> connect -> cluster, open -> wire
 //!        \-> progress -> Snapshot
 //! ```
 
+mod cluster;
 pub mod collect;
 mod commands;
 mod connect;
@@ -16,6 +18,7 @@ mod discovery;
 pub mod endpoint;
 mod errors;
 mod groups;
+mod open;
 pub mod progress;
 mod replies;
 mod resp;

@@ -3,7 +3,7 @@
 //! An unknown field is passed over. A field that is needed and missing, or of another shape, is an error of the kind
 //! `protocol`. redis-rs's own typed replies are not used, since they refuse names that are not UTF-8 and a negative lag.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::resp::{Item, List};
 
@@ -99,20 +99,25 @@ pub(crate) fn scan_page(reply: Item<'_>) -> Result<(u64, Vec<Name>), Error> {
     Ok((number(cursor)?, keys))
 }
 
-/// `CLUSTER SLOTS`: the masters' addresses, each once.
-pub(crate) fn cluster_masters(reply: Item<'_>) -> Result<BTreeSet<(String, u16)>, Error> {
-    let master = |range: Item<'_>| {
+/// `CLUSTER SLOTS`: the address of the master of each range of slots, by the last slot of the range. A node that does not
+/// know its own address means that at which it was asked.
+pub(crate) fn cluster_slots(reply: Item<'_>, asked: &str) -> Result<BTreeMap<u64, (String, u16)>, Error> {
+    let range = |range: Item<'_>| {
         // First and last slot, then the master, then its replicas.
-        let node = list(range)?.nth(2).ok_or_else(|| Error::protocol("a master for each range of slots"))?;
-        let mut node = list(node)?;
-        let (Some(host), Some(port)) = (node.next(), node.next()) else {
+        let mut range = list(range)?.skip(1);
+        let (Some(last), Some(master)) = (range.next(), range.next()) else {
+            return Err(Error::protocol("a master for each range of slots"));
+        };
+        let mut master = list(master)?;
+        let (Some(host), Some(port)) = (master.next(), master.next()) else {
             return Err(Error::protocol("a host and a port"));
         };
-        let host = String::from_utf8_lossy(bytes(host)?).into_owned();
+        let host = nullable(host, bytes)?.unwrap_or_default();
+        let host = if host.is_empty() { asked.to_owned() } else { String::from_utf8_lossy(host).into_owned() };
         let port = u16::try_from(number(port)?).map_err(|_| Error::protocol("a port"))?;
-        Ok((host, port))
+        Ok((number(last)?, (host, port)))
     };
-    list(reply)?.map(master).collect()
+    list(reply)?.map(range).collect()
 }
 
 /// `HELLO`: for which groups this server's lag is exact, by its name and version.
@@ -412,7 +417,7 @@ pub(super) fn read_as_every_reply(reply: Item<'_>) {
     let _ = clock(reply.clone());
     let _ = server(reply.clone());
     let _ = scan_page(reply.clone());
-    let _ = cluster_masters(reply.clone());
+    let _ = cluster_slots(reply.clone(), "asked");
     let _ = stream(reply.clone());
     let _ = groups(reply.clone());
     let _ = moment(reply.clone());
@@ -636,12 +641,16 @@ mod tests {
     }
 
     #[test]
-    fn the_masters_of_a_cluster_are_read_each_once() {
-        let node = |port| array([text("10.0.0.1"), Value::Int(port), text("id"), array([])]);
-        let range = |port| array([Value::Int(0), Value::Int(100), node(port), node(9)]);
-        let masters = read_by(cluster_masters, array([range(1), range(2), range(1)])).unwrap();
-        assert_eq!(masters.into_iter().map(|(_, port)| port).collect::<Vec<_>>(), [1, 2]);
-        assert!(read_by(cluster_masters, array([array([Value::Int(0)])])).is_err());
+    fn the_masters_of_a_cluster_are_read_with_their_slots() {
+        let node = |host, port| array([host, Value::Int(port), text("id"), array([])]);
+        let range = |last, host| array([Value::Int(0), Value::Int(last), node(host, 1), node(text("replica"), 9)]);
+        let ranges = array([range(1, text("10.0.0.1")), range(2, text("")), range(3, Value::Nil), range(4, text("?"))]);
+        let masters = read_by(|reply| cluster_slots(reply, "asked"), ranges).unwrap();
+        let expected = [(1, "10.0.0.1"), (2, "asked"), (3, "asked"), (4, "?")];
+        assert!(masters.into_iter().eq(expected.map(|(last, host)| (last, (host.to_owned(), 1)))));
+        for wrong in [array([Value::Int(0)]), array([Value::Int(0), Value::Int(1), array([text("a")])])] {
+            assert!(read_by(|reply| cluster_slots(reply, "asked"), array([wrong])).is_err());
+        }
     }
 
     fn any_value() -> impl Strategy<Value = Value> {

@@ -292,7 +292,13 @@ impl Replies {
         }
     }
 
-    /// Adds what redis-rs has read.
+    /// Adds the last reply of others.
+    pub(super) fn push_last(&mut self, of: &Self) {
+        self.bytes.extend_from_slice(of.last());
+        self.ends.push((self.bytes.len(), of.ends.last().is_some_and(|(_, carries_entries)| *carries_entries)));
+    }
+
+    /// Adds a reply that did not come from a server.
     pub(super) fn push_value(&mut self, value: &Value, carries_entries: bool) {
         encode(value, &mut self.bytes);
         self.ends.push((self.bytes.len(), carries_entries));
@@ -319,6 +325,11 @@ impl Replies {
     /// The reply to the only command.
     pub(super) fn only(&self) -> Item<'_> {
         self.items().next().unwrap_or(Item::Unreadable)
+    }
+
+    /// The last reply.
+    pub(super) fn last_item(&self) -> Item<'_> {
+        self.items().last().unwrap_or(Item::Unreadable)
     }
 
     /// The last reply, as it came.
@@ -412,7 +423,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Writes a reply that redis-rs has read as it may have come.
+/// Writes a reply as a server does.
 fn encode(value: &Value, to: &mut Vec<u8>) {
     let mut text = |bytes: &[u8]| {
         to.extend_from_slice(format!("${}\r\n", bytes.len()).as_bytes());

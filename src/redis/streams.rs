@@ -22,7 +22,7 @@ use super::{
     resp::{Item, Replies},
 };
 use crate::model::{
-    error::{Error, Kind},
+    error::{Cause, Error, Kind},
     snapshot::{GroupFacts, Name, StreamFacts},
 };
 
@@ -241,6 +241,7 @@ impl Batch {
     fn read(&self, replies: &Replies, sizes: &mut Sizes, known: &mut Known) -> Result<(), Stop> {
         let mut replies = replies.items();
         let mut next = || replies.next().unwrap_or(Item::Null);
+        let mut broke = Vec::new();
         for key in &self.keys {
             let state = if self.by_script {
                 let moment = Reply::read(next(), replies::moment);
@@ -263,10 +264,15 @@ impl Batch {
                 }
                 state(stream, groups)?
             };
+            if matches!(&state, State::Failed { error, .. } if error.cause() == Some(&Cause::ConnectionBroke)) {
+                broke.push(key.clone());
+            }
             if let Some(stream) = known.streams.get_mut(key) {
                 stream.state = state;
             }
         }
+        // Of a Cluster, the connection to one node.
+        sizes.suspect(&broke);
         Ok(())
     }
 }
@@ -384,12 +390,10 @@ mod tests {
         let first = at_once(&mut window, &names, &small);
         assert!(bytes(&first) <= COMMANDS_BEFORE_FIRST_REPLY && streams(&first) > 400, "{}", streams(&first));
         assert!(
-            first.iter().all(|batch| batch
-                .commands(false)
+            first
                 .iter()
-                .map(|c| c.cmd().get_packed_command().len())
-                .sum::<usize>()
-                <= batch.command_bytes)
+                .all(|batch| batch.commands(false).iter().map(|c| c.packed().len()).sum::<usize>()
+                    <= batch.command_bytes)
         );
         window.answered(&first[0], 100);
         assert!(streams(&at_once(&mut window, &names, &small)) > 1_000);

@@ -2,7 +2,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use redis::{ClientTlsConfig, TlsCertificates};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -25,20 +24,6 @@ pub(super) fn client_config(files: &TlsFiles) -> Result<ClientConfig, Error> {
     let key_der = PrivateKeyDer::from_pem_slice(&read(key, "--redis.tls-key-file")?)
         .map_err(|_| of(key, "key", "holds no private key in PEM that is not encrypted"))?;
     builder.with_client_auth_cert(chain, key_der).map_err(|error| unusable(&error))
-}
-
-/// The same files as redis-rs wants them for the nodes of a Cluster.
-pub(super) fn cluster_certificates(files: &TlsFiles) -> Result<TlsCertificates, Error> {
-    client_config(files)?;
-    let root_cert = files.ca.as_deref().map(|ca| read(ca, "--redis.tls-ca-file")).transpose()?;
-    let client_tls = match (&files.cert, &files.key) {
-        (Some(cert), Some(key)) => Some(ClientTlsConfig {
-            client_cert: read(cert, "--redis.tls-cert-file")?,
-            client_key: read(key, "--redis.tls-key-file")?,
-        }),
-        _ => None,
-    };
-    Ok(TlsCertificates { client_tls, root_cert })
 }
 
 /// The authorities of a file, or those of the system.

@@ -4,10 +4,12 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use redis::{Cmd, Value};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, oneshot},
@@ -31,6 +33,7 @@ pub(super) struct Wire {
     requests: mpsc::UnboundedSender<Request>,
     /// Why it ended, once it did.
     ended: Arc<OnceLock<Error>>,
+    reads: Arc<AtomicUsize>,
     _task: Arc<AbortOnDrop>,
 }
 
@@ -51,18 +54,18 @@ struct Waiting {
 impl Wire {
     pub(super) fn new(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
         let (requests, incoming) = mpsc::unbounded_channel();
-        let ended = Arc::new(OnceLock::new());
+        let (ended, reads) = (Arc::new(OnceLock::new()), Arc::new(AtomicUsize::new(0)));
         let task = tokio::spawn({
-            let ended = Arc::clone(&ended);
+            let (ended, reads) = (Arc::clone(&ended), Arc::clone(&reads));
             async move {
                 let mut waiting = VecDeque::new();
-                let Err(error) = drive(stream, incoming, &mut waiting).await;
+                let Err(error) = drive(stream, incoming, &mut waiting, &reads).await;
                 // Those that wait notice the end when they are dropped, and then want to know why.
                 let _ = ended.set(error);
                 drop(waiting);
             }
         });
-        Self { requests, ended, _task: Arc::new(AbortOnDrop(task.abort_handle())) }
+        Self { requests, ended, reads, _task: Arc::new(AbortOnDrop(task.abort_handle())) }
     }
 
     /// Sends these commands in one write, and gives their replies in order.
@@ -79,10 +82,14 @@ impl Wire {
         replies.await.map_err(|_| self.end())
     }
 
-    /// Sends one command that no other module knows: for the login.
-    pub(super) async fn send_plain(&self, cmd: Cmd) -> Result<Value, Error> {
-        let replies = self.send(&[Command::plain(cmd)]).await?;
-        Ok(redis::parse_redis_value(replies.last())?)
+    /// Did it end?
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get().is_some()
+    }
+
+    /// How often something was read so far.
+    pub(super) fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
     }
 
     fn end(&self) -> Error {
@@ -104,6 +111,7 @@ async fn drive(
     stream: impl AsyncRead + AsyncWrite,
     mut incoming: mpsc::UnboundedReceiver<Request>,
     waiting: &mut VecDeque<Waiting>,
+    reads: &AtomicUsize,
 ) -> Result<std::convert::Infallible, Error> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let (mut out, mut buffer): (Vec<u8>, Vec<u8>) = Default::default();
@@ -134,6 +142,7 @@ async fn drive(
                 if read.map_err(|error| broken(&error))? == 0 {
                     return Err(closed(waiting));
                 }
+                reads.fetch_add(1, Ordering::Relaxed);
                 deliver(&mut buffer, &mut scanner, waiting)?;
             }
         }

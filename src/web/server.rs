@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::yield_now,
     time::{sleep, timeout},
@@ -44,7 +44,7 @@ const BACKLOG: i32 = 4096;
 pub async fn bind(address: &ListenAddress) -> io::Result<TcpListener> {
     let listener = match &address.host {
         Some(host) => TcpListener::bind((host.as_str(), address.port)).await,
-        None => match TcpListener::bind(("::", address.port)).await {
+        None => match bind_all(address.port) {
             // This system has no IPv6.
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
                 TcpListener::bind(("0.0.0.0", address.port)).await
@@ -55,6 +55,16 @@ pub async fn bind(address: &ListenAddress) -> io::Result<TcpListener> {
     // Tokio's backlog is 1,024. Beyond it the system ignores a client, which tries again only a second later.
     socket2::SockRef::from(&listener).listen(BACKLOG)?;
     Ok(listener)
+}
+
+/// Binds all interfaces for IPv6 and IPv4, also where the system's default is IPv6 only.
+fn bind_all(port: u16) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v6()?;
+    socket2::SockRef::from(&socket).set_only_v6(false)?;
+    // As tokio does it.
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv6Addr::UNSPECIFIED, port).into())?;
+    socket.listen(BACKLOG.unsigned_abs())
 }
 
 /// Serves until `shutdown`, then finishes the requests that are being answered, for at most `drain`.

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use crate::support::{Exporter, Flavor, Server, free_port};
+use crate::support::{Exporter, Flavor, Server, free_port, until};
 
 /// What a certificate says; OpenSSL takes one that has its authority's name for self-signed.
 fn named(name: &str, hosts: Vec<String>) -> CertificateParams {
@@ -41,13 +41,18 @@ impl Authority {
 
 /// A server with TLS, whose certificate is for this host, and the authority's file.
 struct TlsServer {
-    _server: Server,
+    server: Server,
     dir: tempfile::TempDir,
     port: u16,
 }
 
 impl TlsServer {
     fn start(host: &str, valid: bool, wants_client_certificate: bool) -> Self {
+        Self::start_with(host, valid, wants_client_certificate, &[])
+    }
+
+    /// With further options of redis-server.
+    fn start_with(host: &str, valid: bool, wants_client_certificate: bool, more: &[&str]) -> Self {
         let dir = tempfile::TempDir::new().unwrap();
         let authority = Authority::new();
         authority.write(dir.path(), "ca.crt");
@@ -56,22 +61,12 @@ impl TlsServer {
         Authority::new().write(dir.path(), "other.crt");
         let port = free_port();
         let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-        let server = Server::start_with(
-            Flavor::Redis7,
-            &[
-                "--tls-port",
-                &port.to_string(),
-                "--tls-cert-file",
-                &file("server.crt"),
-                "--tls-key-file",
-                &file("server.key"),
-                "--tls-ca-cert-file",
-                &file("ca.crt"),
-                "--tls-auth-clients",
-                if wants_client_certificate { "yes" } else { "no" },
-            ],
-        );
-        Self { _server: server, dir, port }
+        let (port_word, auth) = (port.to_string(), if wants_client_certificate { "yes" } else { "no" });
+        let (cert, key, ca) = (file("server.crt"), file("server.key"), file("ca.crt"));
+        let files = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+        let tls = ["--tls-port", &port_word, "--tls-auth-clients", auth];
+        let server = Server::start_with(Flavor::Redis7, &[&files[..], &tls, more].concat());
+        Self { server, dir, port }
     }
 
     fn file(&self, option: &str, name: &str) -> String {
@@ -123,6 +118,23 @@ fn a_client_certificate_is_shown() {
     let page = server.exporter(&[ca]).scrape();
     assert!(!page.up());
     assert_eq!(page.errors("connect"), 1.0, "{page:?}");
+}
+
+#[test]
+fn the_nodes_of_a_cluster_are_asked_over_tls() {
+    let bus = free_port().to_string();
+    let cluster = ["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", &bus];
+    let server = TlsServer::start_with("localhost", true, true, &cluster);
+    server.server.run("CLUSTER ADDSLOTSRANGE 0 16383");
+    until("the Cluster serves", || redis::cmd("EXISTS").arg("s").exec(&mut server.server.connection()).is_ok());
+    server.server.run("XGROUP CREATE s g $ MKSTREAM");
+    let files = [server.file("ca", "ca.crt"), server.file("cert", "client.crt"), server.file("key", "client.key")];
+    let url = format!("--redis.url=rediss://localhost:{}", server.port);
+    let exporter = Exporter::start_bare(&[&url, "--redis.cluster", "--stream=*", &files[0], &files[1], &files[2]]);
+    assert_eq!(exporter.scrape().group("exists", "s", "g"), Some(1.0), "{}", exporter.log());
+    let exporter = Exporter::start_bare(&[&url, "--redis.cluster", &server.file("ca", "other.crt")]);
+    assert!(!exporter.scrape().up());
+    exporter.logged("invalid peer certificate");
 }
 
 #[test]

@@ -16,17 +16,10 @@ impl Cluster {
 
     /// With further options of redis-server.
     pub fn with(flavor: Flavor, args: &[&str]) -> Self {
-        let node = |()| {
-            let bus = free_port().to_string();
-            let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "1000"];
-            Server::start_with(flavor, &[&cluster, args].concat())
-        };
-        let nodes: Vec<_> = [(); 3].map(node).into();
+        let nodes: Vec<_> = [(); 3].map(|()| node(flavor, args)).into();
         for (node, slots) in nodes.iter().zip(["0 5460", "5461 10922", "10923 16383"]) {
             node.run(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
-            let bus: Value = redis::cmd("CONFIG").arg(&["GET", "cluster-port"]).query(&mut node.connection()).unwrap();
-            let (_, bus): (String, String) = redis::from_redis_value(bus).unwrap();
-            nodes[0].run(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port));
+            meet(&nodes[0], node);
         }
         let cluster = Self { nodes };
         until("the Cluster is whole", || {
@@ -36,6 +29,19 @@ impl Cluster {
             })
         });
         cluster
+    }
+
+    /// A replica of this node.
+    pub fn replica_of(&self, master: usize) -> Server {
+        self.nodes[master].run("CONFIG SET repl-diskless-sync-delay 0");
+        let replica = node(Flavor::Redis7, &[]);
+        self.nodes.iter().for_each(|node| meet(node, &replica));
+        let id = self.id(master);
+        let replicate = || redis::cmd("CLUSTER").arg(&["REPLICATE", &id]).exec(&mut replica.connection()).is_ok();
+        until("the replica knows its master", replicate);
+        let is_known = |node: &Server| format!("{:?}", node.run("CLUSTER NODES")).contains("slave");
+        until("all nodes know the replica", || self.nodes.iter().all(is_known));
+        replica
     }
 
     pub fn exporter(&self, args: &[&str]) -> Exporter {
@@ -79,12 +85,35 @@ impl Cluster {
 
     /// Hands a slot with one key over from one node to another, as redis-cli does it.
     pub fn move_slot(&self, key: &str, from: usize, to: usize) {
+        self.begin_move(key, from, to);
+        self.end_move(key, from, to);
+    }
+
+    /// The key is moved, and not yet its slot.
+    pub fn begin_move(&self, key: &str, from: usize, to: usize) {
         let (slot, from_id, to_id) = (self.slot(key), self.id(from), self.id(to));
         self.nodes[to].run(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}"));
         self.nodes[from].run(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}"));
         self.nodes[from].run(&format!("MIGRATE 127.0.0.1 {} {key} 0 1000", self.nodes[to].port));
+    }
+
+    pub fn end_move(&self, key: &str, from: usize, to: usize) {
+        let (slot, to_id) = (self.slot(key), self.id(to));
         for node in [to, from] {
             self.nodes[node].run(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
         }
     }
+}
+
+fn node(flavor: Flavor, args: &[&str]) -> Server {
+    let bus = free_port().to_string();
+    let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "1000"];
+    Server::start_with(flavor, &[&cluster, args].concat())
+}
+
+/// Makes a node known to another one, which tells the others in time.
+fn meet(known: &Server, node: &Server) {
+    let bus: Value = redis::cmd("CONFIG").arg(&["GET", "cluster-port"]).query(&mut node.connection()).unwrap();
+    let (_, bus): (String, String) = redis::from_redis_value(bus).unwrap();
+    known.run(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port));
 }

@@ -16,7 +16,7 @@ pub use cluster::Cluster;
 pub use exporter::Exporter;
 pub use http::{Response, exchange, request};
 pub use page::Page;
-pub use port::free_port;
+pub use port::{DeadPort, free_port};
 pub use promtool::lint;
 pub use proxy::{Direction, Proxy};
 pub use sentinel::Sentinel;

@@ -36,6 +36,11 @@ impl Sentinel {
         Self { port, child, _dir: dir }
     }
 
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     /// This Sentinel's reply, if it serves already.
     fn query(&self, words: &[&str]) -> Option<Value> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();

@@ -145,6 +145,12 @@ impl Server {
         query(&mut self.connection(), args).unwrap_or_else(|error| panic!("{args:?}: {error}"))
     }
 
+    /// Does it run a script for so long that it refuses everything else?
+    pub fn answers_busy(&self) -> bool {
+        let busy = |error: redis::RedisError| error.code() == Some("BUSY");
+        self.try_connection().is_err_and(busy)
+    }
+
     /// Several commands, a line each.
     pub fn run_all(&self, commands: &str) {
         let mut connection = self.connection();
