@@ -228,8 +228,8 @@ fn the_night_table_is_true(grafana: &Grafana<'_>, capacity: &Value, night: &str,
         ("Visits", truth.visits(), unseen + 0.001),
         ("Peak backlog", truth.peak_backlog as f64, 0.0),
         ("Worst age", truth.worst_age(), 0.0),
-        // The quiet end of a night begins a sample earlier or later.
-        ("p95 age", truth.age_p95(), 1.0),
+        // Of every second scrape.
+        ("p95 age", truth.age_p95(), 15.0),
         ("Above 60 s", truth.minutes_over_60(), 0.25),
         // An outage is looked for once a minute.
         ("Behind", truth.minutes_behind(), 1.25),
