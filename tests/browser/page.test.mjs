@@ -7,7 +7,6 @@ import { openBrowser, startExporter, startRedis, until } from "./lib.mjs";
 
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const hostile = ["<script>window.hacked = 1</script>", '"><img src=x onerror="window.hacked=1">', "r\u202el", "e\u001b[2J"];
-const inherited = ["constructor", "__proto__"];
 const phone = { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 
 let redis, exporter, browser;
@@ -17,8 +16,6 @@ before(async () => {
   for (const name of ["instrument:healthy", "instrument:lsstcam", ...hostile]) {
     await redis.run(["XGROUP", "CREATE", name, "some_consumer_group", "$", "MKSTREAM"]);
   }
-  // Without groups these are the whole names of their rows, and every object in JavaScript has properties of these names.
-  for (const name of inherited) await redis.run(["XADD", name, "*", "detector", "1"]);
   // An entry that has waited for longer than any limit.
   await redis.run(["XADD", "instrument:lsstcam", `${Date.now() - 200_000}-0`, "detector", "1"]);
   exporter = await startExporter(redis, "--stream=*", "--stream=instrument:missing=g");
@@ -88,6 +85,10 @@ test("without script all is there, and the page refreshes itself", async (t) => 
 });
 
 test("hostile names are shown and do nothing", async (t) => {
+  // Without groups these are the whole names of their rows, and every object in JavaScript has properties of these names.
+  const inherited = ["constructor", "__proto__"];
+  for (const name of inherited) await redis.run(["XADD", name, "*", "detector", "1"]);
+  t.after(() => redis.run(["DEL", ...inherited]));
   const { page, errors } = await open(t);
   const text = await page.locator("table").innerText();
   for (const shown of [hostile[0], hostile[1], "r\\u{202e}l", "e\\u{1b}[2J", ...inherited]) assert.ok(text.includes(shown), shown);
