@@ -89,6 +89,8 @@ test("hostile names are shown and do nothing", async (t) => {
   const inherited = ["constructor", "__proto__"];
   for (const name of inherited) await redis.run(["XADD", name, "*", "detector", "1"]);
   t.after(() => redis.run(["DEL", ...inherited]));
+  const found = async () => (await (await fetch(`${exporter.url}metrics`)).text()).includes(inherited[1]);
+  await until("the pattern has found them", found);
   const { page, errors } = await open(t);
   const text = await page.locator("table").innerText();
   for (const shown of [hostile[0], hostile[1], "r\\u{202e}l", "e\\u{1b}[2J", ...inherited]) assert.ok(text.includes(shown), shown);
