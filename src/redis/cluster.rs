@@ -1,7 +1,8 @@
 //! A Cluster: which node has which slots, a connection to each node, and how a command finds its node.
 //!
 //! Who has which slots is asked at the beginning of each collection; a slot that moves meanwhile is followed. A node that
-//! cannot be reached, or sends nothing for a while, is left out of that collection: it costs its own streams and that while.
+//! cannot be reached, or sends nothing for as long as the limit, is left out of that collection: its streams are not collected,
+//! and the page comes later by that limit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +22,7 @@ use super::{
     commands::{self, Command},
     endpoint::Endpoint,
     errors,
-    open::{beside, first_of, host_and_port, open},
+    open::{address_like, first_of, host_and_port, open},
     progress::Progress,
     replies::{self, Reply},
     resp::{Item, Replies},
@@ -31,8 +32,8 @@ use crate::model::error::{Error, Kind};
 
 /// How often a command is sent elsewhere, or again.
 const SENT_ELSEWHERE: usize = 5;
-/// How long a slot that is on its way is waited for, each time.
-const ON_ITS_WAY: Duration = Duration::from_millis(50);
+/// How long to wait before a command about a slot that is being migrated is sent again (TRYAGAIN).
+const MIGRATING: Duration = Duration::from_millis(50);
 
 /// The host and the port of a node.
 pub(super) type Address = (String, u16);
@@ -42,7 +43,7 @@ pub(super) struct Cluster {
     endpoint: Arc<Endpoint>,
     /// How long a node may send nothing.
     limit: Duration,
-    /// Who has the slots up to this one, from behind the one before.
+    /// The master of each range of slots, by the last slot of the range.
     slots: BTreeMap<u64, Address>,
     nodes: Mutex<BTreeMap<Address, Arc<Node>>>,
 }
@@ -135,22 +136,22 @@ impl Cluster {
 
     /// Sends a command to this node, or to the one that it names instead.
     async fn follow(&self, first: &Address, command: &Command) -> Result<Replies, Error> {
-        let (mut at, mut is_on_its_way) = (first.clone(), false);
+        let (mut at, mut is_migrating) = (first.clone(), false);
         let mut elsewhere = Error::protocol("a reply");
         for _ in 0..=SENT_ELSEWHERE {
-            let replies = if is_on_its_way {
+            let replies = if is_migrating {
                 self.send_to(&at, &[commands::asking(), command.clone()]).await?
             } else {
                 self.send_to(&at, std::slice::from_ref(command)).await?
             };
-            if let (true, Some(Item::Error(refused))) = (is_on_its_way, replies.items().next()) {
+            if let (true, Some(Item::Error(refused))) = (is_migrating, replies.items().next()) {
                 return Err(Error::from(refused).context("ASKING"));
             }
             let Item::Error(error) = replies.last_item() else { return Ok(replies) };
             match (error.code(), named_instead(&error, &at.0)) {
-                ("MOVED", Some(to)) => (at, is_on_its_way) = (to, false),
-                ("ASK", Some(to)) => (at, is_on_its_way) = (to, true),
-                ("TRYAGAIN", _) => sleep(ON_ITS_WAY).await,
+                ("MOVED", Some(to)) => (at, is_migrating) = (to, false),
+                ("ASK", Some(to)) => (at, is_migrating) = (to, true),
+                ("TRYAGAIN", _) => sleep(MIGRATING).await,
                 _ => return Ok(replies),
             }
             elsewhere = error.into();
@@ -203,7 +204,7 @@ impl Cluster {
 
     async fn open(&self, (host, port): &Address) -> Result<Wire, Error> {
         let first = self.endpoint.addresses.first().ok_or_else(|| Error::new(Kind::Connect, "no address"))?;
-        let (address, login) = (beside(first, host.clone(), *port), self.endpoint.current_login()?);
+        let (address, login) = (address_like(first, host.clone(), *port), self.endpoint.current_login()?);
         let unseen = Progress::default();
         let opened = timeout(self.limit, open(&self.endpoint, &address, &login, &unseen)).await;
         opened.unwrap_or_else(|_| Err(self.too_slow("no connection")))

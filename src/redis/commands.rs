@@ -104,7 +104,7 @@ pub(super) fn master_address(name: &str) -> Command {
     Command::plain(address)
 }
 
-/// Lets the next command read a slot that is on its way to this node of a Cluster.
+/// Lets the next command read a slot that is being migrated to this node of a Cluster.
 pub(super) fn asking() -> Command {
     Command::plain(cmd("ASKING"))
 }

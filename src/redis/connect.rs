@@ -10,7 +10,7 @@ use super::{
     commands,
     connection::Connection,
     endpoint::Endpoint,
-    open::{ask, beside, first_of, open},
+    open::{address_like, ask, first_of, open},
     progress::Progress,
 };
 use crate::{
@@ -94,5 +94,5 @@ async fn master_address(
     let found = <Option<(String, u16)>>::from_redis_value(found).map_err(|_| Error::protocol("a host and a port"))?;
     let (host, port) =
         found.ok_or_else(|| Error::new(Kind::Connect, format!("Sentinel {sentinel} knows no master {master}")))?;
-    Ok(beside(sentinel, host, port))
+    Ok(address_like(sentinel, host, port))
 }

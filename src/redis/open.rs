@@ -76,8 +76,8 @@ pub(super) async fn open(
     Ok(wire)
 }
 
-/// Another server that is reached as this one is: with TLS or without.
-pub(super) fn beside(known: &ConnectionAddr, host: String, port: u16) -> ConnectionAddr {
+/// The address of another server, with TLS where the known one has it.
+pub(super) fn address_like(known: &ConnectionAddr, host: String, port: u16) -> ConnectionAddr {
     match known {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
             ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
